@@ -1,0 +1,216 @@
+"""The network, written once, as data: f(x) = sum_i a_i phi(w_i . x) with Gaussian priors and Gaussian noise.
+
+Everything downstream (symbolic action, samplers, oracles) reads this specification; nothing here computes
+with it beyond the powers of N that turn `readout_variance` and `noise_variance` into their effective values.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fieldtheory.errors import BadInput, UnknownName
+
+if TYPE_CHECKING:
+    from fieldtheory.action import Action
+
+Number = int | float | Fraction
+
+ACTIVATIONS = ("erf", "identity", "quadratic", "relu", "tanh")
+
+
+def _plain(argument: str, value: Any, expected: str) -> Number:
+    """`value` as a plain finite int, Fraction or float (NumPy scalars unwrapped), or BadInput."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise BadInput(argument, repr(value), expected)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if not math.isfinite(value):
+        raise BadInput(argument, repr(value), expected)
+    return value if isinstance(value, Fraction) else float(value)
+
+
+def _exponent(argument: str, value: Any) -> Number | None:
+    """An exponent as an int or Fraction wherever that is the same number: 1.5 -> 3/2, 2.0 -> 2."""
+    if value is None:
+        return None
+    plain = _plain(argument, value, "a finite number, or None to keep it a symbol")
+    exact = Fraction(plain).limit_denominator(1000)
+    if float(exact) != float(plain):
+        return plain
+    return int(exact) if exact.denominator == 1 else exact
+
+
+def _variance(argument: str, value: Any, *, zero: bool = False) -> Number | None:
+    if value is None:
+        return None
+    expected = f"a finite number {'>=' if zero else '>'} 0, or None to keep it a symbol"
+    plain = _plain(argument, value, expected)
+    if plain < 0 or (plain == 0 and not zero):
+        raise BadInput(argument, repr(value), expected)
+    return plain
+
+
+def _count(argument: str, value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise BadInput(argument, repr(value), "an integer >= 1, or None to keep it a symbol")
+    return int(value)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Powers of the width: a_i ~ N(0, sigma_a^2 N^-readout), noise variance s = s_0 N^-noise.
+
+    `readout` is gamma and `noise` is delta; each is an int, Fraction or float, or None to stay a symbol.
+    Floats that are simple fractions are stored as fractions, so that exponents of N come out exact. Standard
+    scaling (1, 0) and mean-field scaling (2, 1) are two named points; everything between and beyond is legal.
+
+    Errors: BadInput for anything that is neither a finite number nor None.
+    """
+
+    readout: Number | None = None
+    noise: Number | None = None
+
+    _named: ClassVar[dict[tuple[Number | None, Number | None], str]] = {
+        (1, 0): "standard",
+        (2, 1): "mean-field",
+    }
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "readout", _exponent("scaling.readout", self.readout))
+        object.__setattr__(self, "noise", _exponent("scaling.noise", self.noise))
+
+    @classmethod
+    def standard(cls) -> Scaling:
+        """Readout variance ~ 1/N, noise of order one: the lazy (kernel) regime at fixed P."""
+        return cls(1, 0)
+
+    @classmethod
+    def mean_field(cls) -> Scaling:
+        """Readout variance ~ 1/N^2, noise variance ~ 1/N: features move at leading order."""
+        return cls(2, 1)
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether both exponents are numbers."""
+        return self.readout is not None and self.noise is not None
+
+    @property
+    def name(self) -> str:
+        """The named point, "standard" or "mean-field", or else the exponents written out."""
+        fallback = f"Scaling(readout={self.readout}, noise={self.noise})"
+        return self._named.get((self.readout, self.noise), fallback)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A two-layer Bayesian network f(x) = sum_i a_i phi(w_i . x) of width N without biases.
+
+    Equation: a_i ~ N(0, readout_variance N^-scaling.readout), w_ij ~ N(0, weight_variance / D), likelihood
+        exp(-sum_mu (f_mu - y_mu)^2 / (2 s)) with s = noise_variance N^-scaling.noise.
+    Scaling with N: applied by `Scaling` and nowhere else; the three variances are the numbers of order one.
+    Validity: any number may be None and stays a symbol in the action; `noise_variance` may be 0
+        (interpolation). `activation` is one of the names in `ACTIVATIONS`, or any other object (a SymPy
+        expression, say), which is carried along and never opened here.
+    Errors: BadInput naming the argument (width not an integer >= 1, variance not positive, not finite);
+        UnknownName, with the nearest name, for an activation that is not known.
+    """
+
+    activation: Any = "identity"
+    width: int | None = None
+    readout_variance: Number | None = None
+    weight_variance: Number | None = None
+    noise_variance: Number | None = None
+    scaling: Scaling = field(default_factory=Scaling.standard)
+    input_dim: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.activation is None:
+            raise BadInput("activation", None, f"one of {', '.join(ACTIVATIONS)}, or an expression")
+        if isinstance(self.activation, str) and self.activation not in ACTIVATIONS:
+            raise UnknownName("activation", self.activation, ACTIVATIONS)
+        if not isinstance(self.scaling, Scaling):
+            raise BadInput("scaling", repr(self.scaling), "a Scaling, such as Scaling.standard()")
+        for name in ("width", "input_dim"):
+            object.__setattr__(self, name, _count(name, getattr(self, name)))
+        for name in ("readout_variance", "weight_variance"):
+            object.__setattr__(self, name, _variance(name, getattr(self, name)))
+        object.__setattr__(
+            self, "noise_variance", _variance("noise_variance", self.noise_variance, zero=True)
+        )
+
+    def replace(self, **changes: Any) -> Network:
+        """A copy with some fields changed, validated like a new one.
+
+        Errors: UnknownName for a field that does not exist.
+        """
+        for name in changes:
+            if name not in self.__dataclass_fields__:
+                raise UnknownName("Network.replace", name, self.__dataclass_fields__)
+        return replace(self, **changes)
+
+    def along(self, chi: float) -> Network:
+        """The point chi between the scalings: g = readout_variance / chi and s = noise_variance / chi.
+
+        Written at standard scaling, whatever `self.scaling` is: chi = 1 is standard and chi = N mean-field
+        scaling of the same three variances.
+
+        Errors: BadInput when chi is not a positive number, or a variance it divides is None.
+        """
+        if (divisor := _variance("chi", chi)) is None:
+            raise BadInput("chi", None, "a number > 0")
+        return self.replace(
+            scaling=Scaling.standard(),
+            readout_variance=float(self._number("readout_variance")) / float(divisor),
+            noise_variance=float(self._number("noise_variance")) / float(divisor),
+        )
+
+    def effective_readout_variance(self, width: int | None = None) -> float:
+        """g = readout_variance N^(1 - gamma), so that Var a_i = g / N; `width` overrides the network's own N.
+
+        Errors: BadInput naming what is missing.
+        """
+        return float(self._number("readout_variance")) * self._power(1, "readout", width)
+
+    def effective_noise_variance(self, width: int | None = None) -> float:
+        """s = noise_variance N^-delta, the variance in the likelihood; `width` overrides the network's own N.
+
+        Errors: BadInput naming what is missing.
+        """
+        return float(self._number("noise_variance")) * self._power(0, "noise", width)
+
+    def readout_prior_variance(self, width: int | None = None) -> float:
+        """Var a_i = g / N = readout_variance N^-gamma; `width` overrides the network's own N."""
+        return float(self._number("readout_variance")) * self._power(0, "readout", width)
+
+    def resolve_width(self, width: int | None = None) -> int:
+        """`width` if given, else the network's own; BadInput when neither is a number."""
+        resolved = _count("width", width) or self.width
+        if resolved is None:
+            raise BadInput("width", None, "an integer >= 1 (on the network, or as the width argument)")
+        return resolved
+
+    def action(self) -> Action:
+        """The microscopic action: minus the log of the unnormalised density over a, w and the outputs."""
+        from fieldtheory.action import microscopic_action
+
+        return microscopic_action(self)
+
+    def _number(self, name: str) -> Number:
+        value = getattr(self, name)
+        if value is None:
+            raise BadInput(name, None, "a number (it is still a symbol)")
+        return value
+
+    def _power(self, offset: int, exponent: str, width: int | None) -> float:
+        """N^(offset - exponent); a vanishing exponent needs no width."""
+        value = getattr(self.scaling, exponent)
+        if value is None:
+            raise BadInput(f"scaling.{exponent}", None, "a number (it is still a symbol)")
+        power = float(offset - value)
+        return 1.0 if power == 0 else float(self.resolve_width(width)) ** power
