@@ -1,0 +1,485 @@
+r"""LaTeX of the expression class: fields, data and sums over spaces, as sums over modes or as traces.
+
+``style="modes"`` writes every sum out with an index letter of its space. ``style="traces"`` writes a sum over
+modes of a function of one spectrum entry λ and at most two data or field entries in the notation of matrices,
+
+    Σ_k F(λ_k) = tr F(K),   Σ_k ln F(λ_k) = ln det F(K),   Σ_k u_k v_k F(λ_k) = uᵀ F(K) v,
+
+which holds for every F because K and F(K) share their eigenbasis; a scalar added to a matrix stands for that
+multiple of the identity. Where the body is not of this form the sum over modes stays. Derived here.
+
+Output depends on structure and names only, never on hash order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import sympy as sp
+from sympy.printing.conventions import split_super_sub
+from sympy.printing.latex import LatexPrinter, modifier_dict, translate
+from sympy.printing.precedence import PRECEDENCE
+
+from fieldtheory.errors import BadInput
+from fieldtheory.symbolic.fields import Entry, Space, SpaceSum, open_spaces, top_atoms
+from fieldtheory.symbolic.linebreaks import break_points, fill, tex_width
+from fieldtheory.symbolic.matrixform import MatrixForm, matrix_form
+
+STYLES = ("modes", "traces")
+LETTERS = {"mode": ("k", "l", "m", "n"), "sample": (r"\mu", r"\nu", r"\rho"), "site": ("i", "j", "l"),
+           "input": ("d", "c", "e"), "test": ("t", "r")}
+"""Index letters by the name of the space; the first that no name in the expression uses is taken."""
+FREE_LETTERS = {"test": "*"}  # a prediction at a test point is f_*, but nobody writes a sum over *
+MATRICES = {"lambda": "K", "lamda": "K", "lam": "K", "λ": "K"}
+"""The matrix whose eigenvalues a spectrum entry holds."""
+
+
+def latex(expr: Any, *, style: str = "modes", symbol_names: Mapping[Any, str] | None = None,
+          line_length: float | None = None, matrices: Mapping[str, str] | None = None,
+          context: Iterable[sp.Basic] = ()) -> str:
+    r"""LaTeX (without dollars) of an expression or an ``sp.Eq``.
+
+    Parameters
+    ----------
+    style : "modes" or "traces".
+    symbol_names : LaTeX for symbols and entries, by the object itself or by its name.
+    line_length : if given, an expression wider than so many characters becomes an ``aligned`` block, see
+        `multiline`.
+    matrices : names of the matrices for spectrum entries, by the entry's name (λ is the spectrum of K).
+    context : other expressions printed beside this one; index letters avoid their names too.
+    """
+    printer = FieldPrinter(style=style, symbol_names=symbol_names, matrices=matrices, context=context)
+    return printer.doprint(expr) if line_length is None else printer.multiline(expr, line_length)
+
+
+def multiline(expr: Any, width: float, **options: Any) -> str:
+    r"""LaTeX broken at + and - into an ``aligned`` block where it is wider than ``width`` characters.
+
+    Brackets that do not fit on a line are broken inside. The width is that of the printed formula, in
+    characters of half an em (a text line has about 66), not that of its source. Options as in `latex`.
+    """
+    return FieldPrinter(**options).multiline(expr, width)
+
+
+def name_latex(name: str) -> str:
+    """LaTeX of a name: ``sigma_a`` is σ with subscript a, ``ftilde`` f under a tilde; words are upright."""
+    return _glue(*_split(name))
+
+
+def _split(name: str) -> tuple[str, list[str], list[str]]:
+    if "\\" in name or "{" in name:  # already LaTeX
+        return name, [], []
+    stem = name.rstrip("'")
+    primes = [r"\prime"] * (len(name) - len(stem))  # TeX would refuse an exponent after q'
+    base, supers, subs = split_super_sub(stem)
+    base = _word(base)
+    for modifier in [s for s in subs if s in modifier_dict]:  # f_tilde is ftilde
+        base = modifier_dict[modifier](base)
+    return base, primes + [_word(s) for s in supers], [_word(s) for s in subs if s not in modifier_dict]
+
+
+def _word(text: str) -> str:
+    if len(text) == 1 and not text.isascii():
+        greek = re.fullmatch(r"GREEK (SMALL|CAPITAL) LETTER (\w+)", unicodedata.name(text, ""))
+        if greek:
+            text = greek[2].lower() if greek[1] == "SMALL" else greek[2].capitalize()
+    tex = translate("lambda" if text == "lam" else text)
+    if tex != text:
+        return tex
+    if re.fullmatch(r"[A-Za-z]|[0-9.,+-]+|", text):
+        return text
+    escaped = re.sub(r"[#$%&_ ]", lambda found: "\\" + found[0], re.sub(r"[\^~']", "", text))
+    return rf"\mathrm{{{escaped}}}"
+
+
+def _glue(base: str, supers: list[str], subs: list[str]) -> str:
+    upper = f"^{{{' '.join(supers)}}}" if supers else ""
+    lower = f"_{{{','.join(subs)}}}" if subs else ""
+    return base + upper + lower
+
+
+class FieldPrinter(LatexPrinter):
+    """SymPy's LaTeX printer with entries, spaces and sums; parameters as in `latex`."""
+
+    def __init__(self, *, style: str = "modes", symbol_names: Mapping[Any, str] | None = None,
+                 matrices: Mapping[str, str] | None = None, context: Iterable[sp.Basic] = ()) -> None:
+        if style not in STYLES:
+            raise BadInput("style", repr(style), f"one of {', '.join(STYLES)}")
+        # an upright imaginary unit, since i is the index of a site
+        super().__init__({"ln_notation": True, "imaginary_unit": "ri"})
+        self.style = style
+        self._given = dict(symbol_names or {})
+        self._matrices = MATRICES | dict(matrices or {})
+        self._letters: dict[Space, tuple[str, str]] = {}
+        self._taken: set[str] = set()
+        self._depth: dict[Space, int] = {}
+        self._free: frozenset[Space] = frozenset()
+        self._learn(*context)
+
+    # ------------------------------------------------------------------------------ whole expressions
+    def doprint(self, expr: Any) -> str:
+        expr = self._enter(expr)
+        if self.style == "traces" and self._free:
+            vector = self._print_open(expr)
+            if vector is not None:
+                return vector
+        return str(self._print(expr))
+
+    def _enter(self, expr: Any) -> sp.Basic:
+        expr = sp.sympify(expr)
+        self._learn(expr)
+        self._free, self._depth = open_spaces(expr), {}
+        return expr
+
+    def multiline(self, expr: Any, width: float) -> str:
+        """See the function of the same name."""
+        lines = self.lines(expr, width)
+        if len(lines) == 1:
+            return lines[0]
+        return "\n".join([r"\begin{aligned}", " \\\\\n".join(lines), r"\end{aligned}"])
+
+    def lines(self, expr: Any, width: float, left: str | None = None) -> list[str]:
+        r"""The lines of ``expr``, or of ``left = expr``, with an ``&`` at the point of alignment of each.
+
+        A single line, without ``&``, if all of it fits into ``width`` characters.
+        """
+        if width <= 0:
+            raise BadInput("width", width, "a positive number of characters")
+        whole = self.doprint(expr)
+        if left is not None:
+            whole = f"{left} = {whole}"
+        if tex_width(whole) <= width:
+            return [whole]
+        expr = self._enter(expr)
+        vector = self.is_vector(expr)
+        tail = ""
+        if left is None and isinstance(expr, sp.Equality):
+            sides = [(vector and self._print_open(side)) or self._print(side) for side in expr.args]
+            if tex_width(sides[0]) > max(tex_width(sides[1]), 0.35 * width):  # as where the right side is 0
+                expr, tail = expr.lhs, f" = {sides[1]}"
+            else:
+                left, expr = sides[0], expr.rhs
+        indent = tex_width(f"{left} = ") if left is not None else 0.0
+        long_head = indent > 0.35 * width
+        room = max(width - (3.0 if long_head else indent) - 3.0, 10.0)
+        *pieces, last = self._open_pieces(expr) if vector else break_points(self, expr, room)
+        rows = fill([*pieces, last + tail], room)
+        if left is None:
+            return ["& " + row for row in rows]
+        hanging = [r"&\quad " + row for row in rows[1:]]
+        if long_head:  # a long left side stands on a line of its own
+            return [f"& {left}", "& = " + rows[0], *hanging]
+        return [f"{left} &= {rows[0]}", *hanging]
+
+    # ------------------------------------------------------------------------------ names and indices
+    def _learn(self, *exprs: sp.Basic) -> None:
+        spaces: set[Space] = set()
+        for expr in exprs:
+            self._taken |= {self._symbol(atom) for atom in expr.atoms(sp.Symbol)}
+            self._taken |= {self._given_name(e) or name_latex(e.name) for e in expr.atoms(Entry)}
+            spaces |= expr.atoms(Space)
+        for space in sorted(spaces - self._letters.keys(), key=sp.default_sort_key):
+            first = space.name[:1].lower()
+            pool = LETTERS.get(space.name, (first,) if first.isascii() and first.isalpha() else ())
+            used = self._taken | {letter for pair in self._letters.values() for letter in pair}
+            letters = (*pool, r"\alpha", r"\beta", *"abcdhlmnpqrtuv")
+            bound = next((x for x in letters if x not in used), f"a_{{{len(self._letters)}}}")
+            free = FREE_LETTERS.get(space.name, bound)
+            self._letters[space] = (bound if free in used else free, bound)
+
+    def bound_letter(self, space: Space) -> str:
+        """The letter of a space as summed over."""
+        self._learn(space)
+        return self._letters[space][1]
+
+    def bare(self, entry: Entry) -> str:
+        """The name of an entry without indices."""
+        return self._entry(entry, [])
+
+    def index_of(self, space: Space) -> str:
+        """The letter of a space at the present place in an expression: free, or bound by the sums around."""
+        if space not in self._letters:
+            self._learn(space)
+        free, bound = self._letters[space]
+        depth = self._depth.get(space, 0)
+        if depth == 0:
+            return free
+        # the inner sum shadows the outer index of the same space: a prime tells them apart
+        return bound + "'" * (depth - 1 + (space in self._free and free == bound))
+
+    @contextlib.contextmanager
+    def bound(self, space: Space) -> Iterator[None]:
+        self._depth[space] = self._depth.get(space, 0) + 1
+        try:
+            yield
+        finally:
+            self._depth[space] -= 1
+
+    def _given_name(self, node: Any) -> str | None:
+        return self._given.get(node, self._given.get(node.name))
+
+    def _symbol(self, symbol: sp.Symbol) -> str:
+        return self._given_name(symbol) or name_latex(symbol.name)
+
+    def _print_Symbol(self, expr: sp.Symbol, style: str = "plain") -> str:
+        return self._symbol(expr)
+
+    _print_Dummy = _print_Symbol
+
+    def _print_Str(self, expr: sp.Basic) -> str:
+        return name_latex(str(expr))
+
+    def _print_Space(self, expr: Space) -> str:
+        return rf"\mathrm{{{expr.name}}}"
+
+    def _print_Entry(self, expr: Entry) -> str:
+        return self._entry(expr, [self.index_of(space) for space in expr.spaces])
+
+    def _entry(self, entry: Entry, indices: list[str]) -> str:
+        given = self._given_name(entry)
+        base, supers, subs = _split(entry.name) if given is None else (given, [], [])
+        if not indices:
+            return _glue(base, supers, subs)
+        if re.search(r"[_^]", re.sub(r"\{.*\}", "", base)):
+            base = f"{{{base}}}"
+        return _glue(base, supers, [*subs, " ".join(indices)])
+
+    # ------------------------------------------------------------------------------ sums and products
+    def _print_SpaceSum(self, expr: SpaceSum) -> str:
+        if self.style == "traces":
+            found = self.matrix_notation(expr)
+            if found is not None:
+                return found
+        head = self.sum_head(expr.space)
+        with self.bound(expr.space):
+            body = self._print(expr.body)
+            if expr.body.is_Add or expr.body.could_extract_minus_sign():
+                body = _round(body)
+        return f"{head} {body}"
+
+    def _print_log(self, expr: sp.Expr, exp: str | None = None) -> str:
+        (arg,) = expr.args
+        if exp is None and _is_short(arg):
+            return rf"\ln {self._print(arg)}"
+        return str(super()._print_log(expr, exp))
+
+    def sum_head(self, space: Space) -> str:
+        size = self._print(space.size)
+        with self.bound(space):
+            return rf"\sum_{{{self.index_of(space)}=1}}^{{{size}}}"
+
+    def parenthesize(self, item: sp.Expr, level: int, is_neg: bool = False, strict: bool = False) -> str:
+        loose = isinstance(item, SpaceSum) and (PRECEDENCE["Mul"] < level or not strict)
+        raised = isinstance(item, Entry) and level >= PRECEDENCE["Pow"] and "^" in self._print(item)
+        if loose or raised:
+            return self._add_parens(self._print(item))
+        return super().parenthesize(item, level, is_neg, strict)
+
+    def _needs_mul_brackets(self, expr: sp.Expr, first: bool = False, last: bool = False) -> bool:
+        if isinstance(expr, SpaceSum):
+            return not last and not (self.style == "traces" and self._is_delimited(expr))
+        if isinstance(expr, sp.log):
+            return not last and _is_short(expr.args[0])
+        if not last and expr.is_Mul and any(
+                isinstance(f, SpaceSum) and self._needs_mul_brackets(f) for f in expr.args):
+            return True  # or what follows would read as part of the sum
+        return bool(super()._needs_mul_brackets(expr, first, last))
+
+    def _as_ordered_terms(self, expr: sp.Add, order: str | None = None) -> list[sp.Expr]:
+        return self.ordered_terms(expr)
+
+    def ordered_terms(self, expr: sp.Add) -> list[sp.Expr]:
+        # stable: data before constants, sums last; and no sum starts with a minus that need not
+        terms = sorted(super()._as_ordered_terms(expr),
+                       key=lambda term: 2 if term.has(SpaceSum) else int(not term.has(Entry)))
+        if terms[0].could_extract_minus_sign():
+            positive = next((term for term in terms if not term.could_extract_minus_sign()), None)
+            if positive is not None and positive.has(SpaceSum) == terms[0].has(SpaceSum):
+                terms = [positive, *(term for term in terms if term is not positive)]
+        return terms
+
+    def _print_Mul(self, expr: sp.Expr) -> str:
+        # also called by _print_Pow, with powers
+        args = expr.args if expr.is_Mul else ()
+        unevaluated = args and (args[0] is sp.S.One or any(arg.is_Number for arg in args[1:]))
+        if not args or unevaluated or not any(map(_is_tall, args)) or any(map(_is_tall_below, args)):
+            return super()._print_Mul(expr)
+        sign, coefficient, tall = _split_product(expr)
+        if not tall:
+            positive = self._print(-expr)
+            return "- " + (_round(positive) if (-expr).is_Add else positive)
+        texts = [] if coefficient == 1 else [self.factor(coefficient, last=False)]
+        texts += [self.factor(factor, last=factor is tall[-1]) for factor in tall]
+        return sign + " ".join(texts)
+
+    def factor(self, factor: sp.Expr, last: bool) -> str:
+        tex = self._print(factor)
+        return _round(tex) if self._needs_mul_brackets(factor, last=last) else tex
+
+    def bracket_sum(self, expr: sp.Expr) -> str:
+        return _round(self._print(expr)) if expr.is_Add else str(self._print(expr))
+
+    # ------------------------------------------------------------------------------ matrix notation
+    def _is_delimited(self, total: SpaceSum) -> bool:
+        form = matrix_form(total.body, total.space)
+        return form is not None and form.spectrum is not None and not form.vectors
+
+    def matrix_notation(self, total: SpaceSum, indexed: bool = True) -> str | None:
+        """A sum as trace, log-determinant or form; None where it is none of these."""
+        form = matrix_form(total.body, total.space)
+        if form is None or form.scalars or len(form.vectors) not in (0, 2):
+            return None
+        if not form.vectors and form.spectrum is not None:
+            (only, *more) = form.functions
+            if isinstance(only, sp.log) and not more:
+                return r"\ln\det" + _round(self._matrix(only.args[0], form.spectrum))
+            return rf"\operatorname{{tr}}\left[{self._matrices_of(form)}\right]"
+        left, right = form.vectors
+        middle = self._matrices_of(form)
+        tex = " ".join(filter(None, [self._oriented(left, total.space, left=True), middle,
+                                     self._oriented(right, total.space, left=False)]))
+        others = [s for v in form.vectors for s in v.spaces if s != total.space]
+        if not others or not indexed:
+            return tex
+        return _glue(rf"\left[{tex}\right]", [], [" ".join(self.index_of(space) for space in others)])
+
+    def _oriented(self, entry: Entry, space: Space, left: bool) -> str:
+        """An entry as the left or right factor of a product over ``space``, transposed where need be."""
+        name = self.bare(entry)
+        wants_first = not left  # the summed index of a right factor is its row
+        is_first = entry.spaces[0] == space
+        transposed = left if len(entry.spaces) == 1 else is_first != wants_first
+        if not transposed:
+            return name
+        return (_round(name) if "^" in name else name) + r"^{\top}"
+
+    def _matrices_of(self, form: MatrixForm) -> str:
+        if form.spectrum is None:
+            return ""
+        return " ".join(self._matrix_factor(factor, form.spectrum) for factor in form.functions)
+
+    def _matrix_name(self, spectrum: Entry) -> str:
+        name = self._matrices.get(spectrum.name)
+        if name is None:
+            return r"\operatorname{diag}" + _round(self.bare(spectrum))
+        return rf"\mathsf{{{name}}}" if name in self._taken else name
+
+    def _matrix(self, expr: sp.Expr, x: Entry) -> str:
+        """F(x) with the matrix in place of x, negative powers written as such."""
+        if expr == x:
+            return self._matrix_name(x)
+        if x not in set(top_atoms(expr)):
+            return self._print(expr)
+        if expr.is_Add:
+            return "".join(self._signed(self.ordered_terms(expr), lambda term: self._matrix(term, x)))
+        if expr.is_Mul:
+            sign, expr = ("- ", -expr) if expr.could_extract_minus_sign() else ("", expr)
+            if not expr.is_Mul:
+                return sign + self._bracketed(expr, x)
+            factors = [f for f in expr.as_ordered_factors() if x in set(top_atoms(f))]
+            scalar = sp.Mul._from_args([f for f in expr.args if f not in factors])
+            texts = [] if scalar == 1 else [self.factor(scalar, last=False)]
+            return sign + " ".join([*texts, *(self._matrix_factor(f, x) for f in factors)])
+        if expr.is_Pow:
+            return _glue(self._bracketed(expr.base, x), [self._exponent(expr.exp)], [])
+        if isinstance(expr, sp.exp):
+            return _glue("e", [self._matrix(expr.args[0], x)], [])
+        return r"\ln" + _round(self._matrix(expr.args[0], x))
+
+    def _exponent(self, exponent: sp.Expr) -> str:
+        if exponent.is_Rational and not exponent.is_Integer:
+            return f"{exponent.p}/{exponent.q}"
+        return self._print(exponent)
+
+    def _matrix_factor(self, expr: sp.Expr, x: Entry) -> str:
+        return _round(self._matrix(expr, x)) if expr.is_Add else self._matrix(expr, x)
+
+    def _bracketed(self, expr: sp.Expr, x: Entry) -> str:
+        return self._matrix(expr, x) if expr == x else _round(self._matrix(expr, x))
+
+    def _signed(self, terms: list[sp.Expr], show: Callable[[sp.Expr], str | None]) -> list[str]:
+        pieces = []
+        for position, term in enumerate(terms):
+            negative = position > 0 and term.could_extract_minus_sign()
+            operator = (" - " if negative else " + ") if position else ""
+            term = -term if negative else term
+            pieces.append(operator + (_round(show(term)) if term.is_Add else f"{show(term)}"))
+        return pieces
+
+    def is_vector(self, expr: sp.Basic) -> bool:
+        """Whether an open expression is printed as a vector, without an index."""
+        self._enter(expr)
+        return self.style == "traces" and bool(self._free) and self._print_open(expr) is not None
+
+    def _print_open(self, expr: sp.Basic) -> str | None:
+        """An expression open in one space as a vector, F(K) y or T F(K) y; None where it is not one."""
+        if isinstance(expr, sp.Equality):
+            sides = [self._print_open(side) if side != 0 else "0" for side in expr.args]
+            return None if None in sides else "{} = {}".format(*sides)
+        spaces = open_spaces(expr)
+        if len(spaces) != 1:
+            return None
+        (space,) = spaces
+        if any(self._vector_term(term, space) is None for term in sp.Add.make_args(expr)):
+            return None
+        return "".join(self._open_pieces(expr))
+
+    def _open_pieces(self, expr: sp.Expr) -> list[str]:
+        (space,) = open_spaces(expr)
+        terms = self.ordered_terms(expr) if expr.is_Add else [expr]
+        return self._signed(terms, lambda term: self._vector_term(term, space))
+
+    def _vector_term(self, term: sp.Expr, space: Space) -> str | None:
+        sign, term = ("- ", -term) if term.could_extract_minus_sign() else ("", term)
+        if term.is_Add:
+            return None
+        open_factors = [f for f in sp.Mul.make_args(term) if space in open_spaces(f)]
+        scalar = sp.Mul._from_args([f for f in sp.Mul.make_args(term) if f not in open_factors])
+        if len(open_factors) == 1 and isinstance(open_factors[0], SpaceSum):
+            total = open_factors[0]
+            form = matrix_form(total.body, total.space)
+            if form is None or [s for v in form.vectors for s in v.spaces if s != total.space] != [space]:
+                return None
+            tex = self.matrix_notation(total, indexed=False)
+        else:
+            form = matrix_form(sp.Mul._from_args(open_factors), space)
+            if form is None or len(form.vectors) != 1 or form.vectors[0].spaces != (space,):
+                return None
+            tex = " ".join(filter(None, [self._matrices_of(form), self.bare(form.vectors[0])]))
+        if tex is None:
+            return None
+        return sign + (tex if scalar == 1 else f"{self.factor(scalar, last=False)} {tex}")
+
+
+def _round(tex: str | None) -> str:
+    return rf"\left({tex}\right)"
+
+
+def _is_short(arg: sp.Expr) -> bool:
+    """What a logarithm may stand before without brackets."""
+    return bool(arg.is_Symbol) or isinstance(arg, Entry) or bool(arg.is_Integer and arg.is_nonnegative)
+
+
+def _is_tall(factor: sp.Expr) -> bool:
+    """Factors that stand beside a fraction rather than in its numerator."""
+    base, exponent = factor.as_base_exp()
+    return bool(exponent.is_positive) and base.has(SpaceSum, sp.log)
+
+
+def _is_tall_below(factor: sp.Expr) -> bool:
+    """A denominator too large to be split from its numerator."""
+    base, exponent = factor.as_base_exp()
+    return bool(exponent.is_negative) and base.has(SpaceSum)
+
+
+def _split_product(expr: sp.Mul) -> tuple[str, sp.Expr, list[sp.Expr]]:
+    sign, expr = ("- ", -expr) if expr.could_extract_minus_sign() else ("", expr)
+    if not expr.is_Mul:
+        return sign, sp.S.One, []
+    tall = sorted((f for f in expr.args if _is_tall(f)),
+                  key=lambda f: (isinstance(f, SpaceSum), sp.default_sort_key(f)))
+    return sign, sp.Mul._from_args([f for f in expr.args if f not in tall]), tall
