@@ -483,7 +483,8 @@ def homotopy(residual: Callable[[Vector, float], ArrayLike], start: ArrayLike, *
         elif (step := step / 2) < min_step:
             fold = begin + span * _fold(times, [r.determinant for r in roots])
             if not partial:
-                raise NotConverged(f"the path has a fold near parameter = {fold:.6g}", roots[-1].residual)
+                raise NotConverged(f"the path ends at parameter = {begin + times[-1] * span:.6g}, in a fold or because "
+                                   f"a solution runs away", roots[-1].residual)
             return Path(tuple(begin + t * span for t in times), tuple(roots), fold)
     return Path(tuple(begin + t * span for t in times), tuple(roots))
 

@@ -32,7 +32,7 @@ class Space(sp.Basic):
 
     @property
     def name(self) -> str:
-        return str(self.args[0])
+        return self.args[0].name  # type: ignore[attr-defined]
 
     @property
     def size(self) -> sp.Expr:
@@ -58,11 +58,11 @@ class Entry(sp.Expr):
 
     @property
     def name(self) -> str:
-        return str(self.args[0])
+        return self.args[0].name  # type: ignore[attr-defined]
 
     @property
     def domain(self) -> str:
-        return str(self.args[1])
+        return self.args[1].name  # type: ignore[attr-defined]
 
     @property
     def spaces(self) -> tuple[Space, ...]:

@@ -21,6 +21,7 @@ from fieldtheory.symbolic.fields import (
     Space,
     SpaceSum,
     depends_on,
+    distribute,
     open_spaces,
     second_variation,
     sum_over,
@@ -161,7 +162,7 @@ class Gaussian:
     @property
     def mean(self) -> sp.Expr:
         """⟨φ⟩ = -H⁻¹ b."""
-        return -self.form.solve(self.source)
+        return distribute(-self.form.solve(self.source))
 
     @property
     def completed_square(self) -> sp.Expr:
@@ -184,6 +185,8 @@ def gaussian(expr: sp.Expr, field: sp.Expr) -> Gaussian:
     NotGaussian
         If the second variation still contains the field; the message says how it enters.
     """
+    if depends_on(expr, field) and _how(expr, field).startswith("through"):
+        raise NotGaussian(f"{_name(field)} enters {_how(expr, field)}")
     form = hessian(expr, field)
     offenders = [form.diag, *(part for pair in form.pairs for part in pair)]
     if any(depends_on(part, field) for part in offenders):

@@ -1,0 +1,1 @@
+"""Theories, one short declarative file each; discovered, never registered by hand."""

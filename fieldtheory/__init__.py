@@ -1,0 +1,54 @@
+"""A derivation engine for the statistical field theory of Bayesian neural networks."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fieldtheory import errors, exact, tasks
+    from fieldtheory.action import Action
+    from fieldtheory.derivation import Derivation
+    from fieldtheory.network import Network, Scaling
+    from fieldtheory.sampling import sample
+    from fieldtheory.symbolic.fields import Entry, Space, SpaceSum
+    from fieldtheory.symbolic.series import Series
+    from fieldtheory.tasks import Dataset
+    from fieldtheory.theory import Theory, choose, theories
+    from fieldtheory.validate import validate
+
+_HOMES = {
+    "Action": "action",
+    "Dataset": "tasks",
+    "Derivation": "derivation",
+    "Entry": "symbolic.fields",
+    "Network": "network",
+    "Scaling": "network",
+    "Series": "symbolic.series",
+    "Space": "symbolic.fields",
+    "SpaceSum": "symbolic.fields",
+    "Theory": "theory",
+    "choose": "theory",
+    "sample": "sampling",
+    "theories": "theory",
+    "validate": "validate",
+}
+_MODULES = ("errors", "exact", "tasks")
+
+__all__ = ["Action", "Dataset", "Derivation", "Entry", "Network", "Scaling", "Series", "Space", "SpaceSum", "Theory",
+           "choose", "errors", "exact", "sample", "tasks", "theories", "validate"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that ``import fieldtheory`` costs nothing."""
+    if name in _MODULES:
+        return importlib.import_module(f"fieldtheory.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fieldtheory' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"fieldtheory.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

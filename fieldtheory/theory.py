@@ -1,0 +1,306 @@
+"""A theory: a network, the steps that reduce its action, and how the result is closed; and the catalogue of them.
+
+Everything else follows from these: equations of state, observables, powers of N, compiled predictions, branches,
+LaTeX, and the verification of every step.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
+
+import numpy as np
+import sympy as sp
+import xarray as xr
+
+from fieldtheory.action import HYPERPARAMETERS, Action
+from fieldtheory.checks import check_closure
+from fieldtheory.derivation import Derivation
+from fieldtheory.errors import BadInput, FieldTheoryError, UnknownName
+from fieldtheory.network import Network
+from fieldtheory.predictor import Predictor, call
+from fieldtheory.solve import Solution
+from fieldtheory.symbolic.closures import Closure, FieldClosure, ScalarClosure
+from fieldtheory.symbolic.counting import PowerCounting, power_counting
+from fieldtheory.symbolic.fields import entries
+from fieldtheory.symbolic.loops import hbar
+from fieldtheory.symbolic.rules import Step
+from fieldtheory.symbolic.saddle import OrderParameter
+from fieldtheory.tasks import Dataset
+
+T = TypeVar("T")
+
+DEFAULT_OUTPUTS = ("mean_output", "test_output", "variance_along_mean_output", "discrepancy_along_target",
+                   "hidden_kernel_overlap", "readout_norm", "log_evidence")
+HEAVY_OUTPUTS = ("output_covariance", "hidden_kernel", "log_evidence_gradient")
+PER_TARGET = ("discrepancy_along_target", "hidden_kernel_overlap")
+"""Outputs that are divided by y·y."""
+MATRICES = {"output_covariance": "variance", "hidden_kernel": "hidden_kernel"}
+
+
+def choose(argument: str, name: str, choices: Mapping[str, T]) -> T:
+    """The choice of that name.
+
+    Raises
+    ------
+    UnknownName
+        With the nearest name, if there is none.
+    """
+    if name not in choices:
+        raise UnknownName(argument, name, choices)
+    return choices[name]
+
+
+class Theory:
+    """What a theory file returns.
+
+    Parameters
+    ----------
+    name, title : how it is called, and how it is headed.
+    network : the network, whose numbers are the defaults of ``predict``.
+    action : the reduced action, with the steps that led to it.
+    loops : the order of the closure; an average errs at ħ^{loops+1}, ħ counting powers of 1/N.
+    parameters : names of the sums that enter non-linearly, where a field over a space is left.
+    view, source : which route was taken, and where it was published.
+    """
+
+    def __init__(self, name: str, title: str, network: Network, action: Action, *, loops: int = 0, view: str = "",
+                 parameters: tuple[OrderParameter, ...] = (), source: str = "derived here") -> None:
+        self.name, self.title, self.network, self.action = name, title, network, action
+        self.loops, self.view, self.parameters, self.source = loops, view, parameters, source
+        self.closure: Closure = action.close(loops, parameters=parameters)
+
+    def __repr__(self) -> str:
+        view = f", view={self.view!r}, loops={self.loops}" if self.view else ""
+        return f"Theory({self.name!r}{view})"
+
+    # --------------------------------------------------------------------------------------------- symbolic
+
+    @cached_property
+    def equations(self) -> dict[str, sp.Eq]:
+        """The equations of state, each as an equation whose right-hand side is zero; and the field they determine."""
+        state = self.closure.state
+        table = {unknown.name: sp.Eq(equation, 0, evaluate=False)
+                 for unknown, equation in zip(state.unknowns, state.equations, strict=True)}
+        if isinstance(self.closure, FieldClosure):
+            table[self.closure.field.name] = sp.Eq(self.closure.field, state.profile, evaluate=False)
+        return table
+
+    @cached_property
+    def observables(self) -> dict[str, sp.Expr]:
+        """What is predicted, in terms of the unknowns (and the field they determine)."""
+        return {**self._predictor.outputs, **self._predictor.probed}
+
+    @cached_property
+    def derivation(self) -> Derivation:
+        """Every step from the microscopic action to the equations of state; verifies itself."""
+        steps = self.action.steps
+        if self.closure.state.unknowns:
+            closing = Step(rule="close", before=self.action.value, after=self.action.value, push=lambda o: o,
+                           description=f"expand about the saddle to {self.loops} loops",
+                           remainder=hbar**(self.loops + 1), check=check_closure(self.closure))
+            steps = (*steps, closing)
+        notes = [f"Averages are kept through {self.loops} loops; what is dropped is of order ħ^{self.loops + 1}, "
+                 "where ħ counts powers of 1/N as the power counting says."] if self.closure.state.unknowns else []
+        quantities = {name: expr for name, expr in self.action.quantities.items()}
+        return Derivation(title=self.title, network_description=self._description, steps=steps, observables=quantities,
+                          equations=self.equations, notes=(*notes, f"Source: {self.source}."))
+
+    @property
+    def _description(self) -> str:
+        net = self.network
+        return (f"f(x) = sum_i a_i phi(w_i . x) with activation {net.activation} and scaling {net.scaling.name}: "
+                "a_i of variance g/N, w_ij of variance sigma_w^2/D, Gaussian noise of variance s on every sample.")
+
+    def power_counting(self, *, of: str = "corrections", constraints: Sequence[Any] = ()) -> PowerCounting:
+        """The exponent of N of every contribution, symbolic in γ, δ (where the scaling leaves them) and P ~ N^p.
+
+        ``of="corrections"`` asks what the saddle leaves out, ``of="equation"`` for the terms of the equation of
+        state.  Assumes λ_k and y_k of order one; see ``.assumptions`` of the result.
+        """
+        gamma, delta, p = sp.symbols("gamma delta p", real=True)
+        closure = self.closure
+        tree = closure.tree if isinstance(closure, FieldClosure) else closure.state
+        if not tree.unknowns:
+            raise BadInput("theory", self.name, "a theory with an equation of state")
+        contributions, corrections = dict(closure.contributions), {}
+        if of == "corrections":
+            corrections = closure.corrections
+            if isinstance(closure, ScalarClosure):
+                contributions = {"saddle": sp.S.One}
+        elif of != "equation":
+            raise UnknownName("of", of, ("corrections", "equation"))
+        exprs = [*tree.equations, *contributions.values(), *corrections.values()]
+        symbols = set().union(*(expr.free_symbols for expr in exprs)) - set(tree.unknowns)
+        known: dict[Any, Any] = {}
+        for symbol in symbols:
+            known[symbol] = {"N": sp.S.One, "g": 1 - gamma, "s": -delta}.get(symbol.name, sp.S.Zero)
+        data = {entry for expr in exprs for entry in entries(expr)}
+        for entry in data:
+            known[entry] = sp.S.Zero
+            for space in entry.spaces:
+                known[space.size] = p
+        return power_counting(tree.equations, tree.unknowns, known, contributions | corrections,
+                              corrections=tuple(corrections), constraints=constraints)
+
+    # -------------------------------------------------------------------------------------------- numerical
+
+    @cached_property
+    def _predictor(self) -> Predictor:
+        return Predictor(self.action, self.closure, f"{self.name}_{self.view}_{self.loops}".replace("-", "_"))
+
+    @property
+    def kernel(self) -> Any:
+        """The compiled equations of state (``.source`` shows the code); for a theory without any, the outputs."""
+        predictor = self._predictor
+        return predictor.state_kernel if self.closure.state.unknowns else predictor.output_kernel
+
+    def solutions(self, data: Dataset, *, width: int | None = None) -> tuple[Solution, ...]:
+        """Every solution of the equations of state, with residual, stability and weight."""
+        return self._predictor.solutions(self._values(data, width))
+
+    def _values(self, data: Dataset, width: int | None, network: Network | None = None) -> dict[str, Any]:
+        net = network or self.network
+        if net.weight_variance is None:
+            raise BadInput("weight_variance", None, "a number (it is still a symbol)")
+        spectrum = data.spectrum(float(net.weight_variance))
+        return self._predictor.numbers(net, data, spectrum, width)
+
+    def predict(self, data: Dataset, *, width: int | None = None, outputs: Sequence[str] | None = None) -> xr.Dataset:
+        """Predict on data: numbers and arrays over training and test points.
+
+        Variables: mean_output (sample), test_output (test), variance_along_mean_output, discrepancy_along_target,
+        hidden_kernel_overlap, readout_norm, log_evidence, the unknowns; on request output_covariance and
+        hidden_kernel (sample, other_sample) and log_evidence_gradient (hyperparameter).  Attributes: status,
+        residual, remainder.  After the eigendecomposition of K, which the data keep, the cost is O(P²).
+
+        Raises
+        ------
+        NotConverged
+            If the equations of state have no solution; it carries the residual.
+        BadInput
+            For a number that is missing, an unknown output, or noise zero where the limit does not exist.
+        """
+        wanted = list(DEFAULT_OUTPUTS if outputs is None else outputs)
+        for name in wanted:
+            if name not in (*DEFAULT_OUTPUTS, *HEAVY_OUTPUTS):
+                raise UnknownName("outputs", name, (*DEFAULT_OUTPUTS, *HEAVY_OUTPUTS))
+        predictor, net = self._predictor, self.network
+        values = self._values(data, width)
+        spectrum = data.spectrum(float(net.weight_variance))  # type: ignore[arg-type]
+        best, values = predictor.state(values)
+        found = call(predictor.output_kernel, values)
+        modes = np.broadcast_to(found["mean_output"], data.samples)
+        variables: dict[str, Any] = {name: ((), value) for name, value in best.values.items()}
+        variables["mean_output"] = (("sample",), spectrum.from_modes(modes))
+        if "test_output" in wanted and spectrum.test_basis is not None:
+            test = spectrum.test_from_modes(found["test_coefficients"]) * values["D"] / values["sigma_w^2"]
+            variables["test_output"] = (("test",), test)
+        for name in ("readout_norm", "discrepancy_along_target", "log_evidence"):
+            variables[name] = ((), found[name])
+        if "variance_along_mean_output" in wanted:
+            norm = float(np.linalg.norm(modes))
+            direction = modes / norm if norm > 0 else modes
+            probed = call(predictor.probe_kernel, values | {"v": direction})
+            variables["variance_along_mean_output"] = ((), probed["variance"])
+        if "hidden_kernel_overlap" in wanted:
+            norm = float(np.linalg.norm(values["y"]))
+            target = values["y"] / norm if norm > 0 else values["y"]
+            probed = call(predictor.probe_kernel, values | {"v": target})
+            variables["hidden_kernel_overlap"] = ((), probed["hidden_kernel"])
+        for name in wanted:
+            if name in MATRICES:
+                variables[name] = (("sample", "other_sample"), predictor.matrix(MATRICES[name], values, spectrum))
+        if "log_evidence_gradient" in wanted:
+            slopes = call(predictor.gradient_kernel, values)
+            variables["log_evidence_gradient"] = (("hyperparameter",), np.array(list(slopes.values())))
+        kept = {name: value for name, value in variables.items() if name in wanted or name in best.values}
+        coords = {"hyperparameter": list(predictor.gradient)} if "log_evidence_gradient" in kept else {}
+        status, undefined = best.status, set() if np.any(data.y) else set(PER_TARGET) & set(kept)
+        self._check_finite({name: value for name, value in kept.items() if name not in undefined})
+        if undefined:
+            kept |= {name: ((), np.nan) for name in undefined}
+            status += f"; the target is zero, and {', '.join(sorted(undefined))} not defined"
+        return xr.Dataset(kept, coords=coords, attrs=self._attributes(data, values, best) | {"status": status})
+
+    def _check_finite(self, variables: Mapping[str, tuple[Any, Any]]) -> None:
+        for name, (_, value) in variables.items():
+            if not np.all(np.isfinite(value)):
+                raise FieldTheoryError(f"{self!r} gives a value of {name} that is not finite")
+
+    def _attributes(self, data: Dataset, values: Mapping[str, Any], best: Solution) -> dict[str, Any]:
+        net = self.network
+        return {"theory": self.name, "view": self.view, "loops": self.loops, "status": best.status,
+                "residual": best.residual, "remainder": f"O({self.closure.remainder})", "data": data.name,
+                "width": int(values["N"]), "samples": data.samples, "scaling": net.scaling.name,
+                **{name: float(getattr(net, name)) for name in HYPERPARAMETERS}}
+
+    def branches(self, data: Dataset, *, along: str = "chi", values: Sequence[float] | None = None,
+                 width: int | None = None) -> xr.Dataset:
+        """All roots of the equation of state along χ: g = σ_a²/χ, s = s_0/χ from standard (1) to mean-field (N).
+
+        Dimensions (chi, branch): the unknown, ``action``, ``curvature``, ``weight`` (NaN where a branch is absent)
+        and ``stability`` (1, -1, 0).
+        """
+        if along != "chi":
+            raise UnknownName("along", along, ("chi",))
+        N = self.network.resolve_width(width)
+        chi = np.geomspace(1.0, N, 41) if values is None else np.asarray(values, dtype=float)
+        if chi.ndim != 1 or len(chi) < 1 or not np.all(chi > 0):
+            raise BadInput("values", values, "positive numbers")
+        found = self._predictor.branches(lambda p: self._values(data, N, self.network.along(float(p))), list(chi))
+        name = self.closure.state.unknowns[0].name
+        shape = (len(chi), len(found))
+        table = {key: np.full(shape, np.nan) for key in (name, "action", "curvature", "weight", "stability")}
+        signs = {"stable": 1.0, "unstable": -1.0, "marginal": 0.0}
+        for b, branch in enumerate(found):
+            for parameter, solution in zip(branch.parameters, branch.solutions, strict=True):
+                k = int(np.flatnonzero(chi == parameter)[0])
+                table[name][k, b] = solution.values[name]
+                table["action"][k, b], table["curvature"][k, b] = solution.action, solution.curvature
+                table["weight"][k, b] = solution.weight
+                table["stability"][k, b] = signs[solution.stability or "marginal"]
+        return xr.Dataset({key: (("chi", "branch"), value) for key, value in table.items()},
+                          coords={"chi": chi}, attrs={"theory": self.name, "view": self.view, "width": N,
+                                                      "order_parameter": name})
+
+
+class Catalogue(Mapping[str, Callable[..., Theory]]):
+    """Theories by name: every file of the ``derivations`` package, and the entry points ``fieldtheory.theories``.
+
+    ``theories["linear"](net, view="rescaling", loops=1)`` makes a :class:`Theory`.
+    """
+
+    @cached_property
+    def _found(self) -> dict[str, Callable[[], Callable[..., Theory]]]:
+        package = importlib.import_module("derivations")
+        found: dict[str, Callable[[], Callable[..., Theory]]] = {}
+        for module in pkgutil.iter_modules(package.__path__):
+            def load(path: str = f"derivations.{module.name}") -> Callable[..., Theory]:
+                return importlib.import_module(path).derive
+
+            found[module.name.replace("_", "-")] = load
+        for entry in entry_points(group="fieldtheory.theories"):
+            found[entry.name] = entry.load
+        return found
+
+    def __getitem__(self, name: str) -> Callable[..., Theory]:
+        return choose("theory", name, self._found)()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._found))
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def describe(self) -> dict[str, str]:
+        """The first line of what each theory says of itself."""
+        return {name: (inspect.getdoc(self[name]) or "").split("\n")[0] for name in self}
+
+
+theories = Catalogue()
