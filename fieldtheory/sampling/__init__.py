@@ -1,0 +1,28 @@
+"""Langevin and Hamiltonian chains for the weight posterior of a network.
+
+These modules know the network and no theory: energy and gradient are written by hand, so that samples can
+judge predictions. They never see the symbolic engine.
+"""
+
+from fieldtheory.sampling.chains import Draws, run, sample
+from fieldtheory.sampling.diagnostics import ess, mcse, observables, rhat, summarise, to_inference_data
+from fieldtheory.sampling.methods import METHODS, Method
+from fieldtheory.sampling.posterior import ACTIVATIONS, ENERGY, Bound, Posterior
+
+__all__ = [
+    "ACTIVATIONS",
+    "Bound",
+    "Draws",
+    "ENERGY",
+    "METHODS",
+    "Method",
+    "Posterior",
+    "ess",
+    "mcse",
+    "observables",
+    "rhat",
+    "run",
+    "sample",
+    "summarise",
+    "to_inference_data",
+]
