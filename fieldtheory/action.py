@@ -131,13 +131,13 @@ class Action:
     def _field(self, field: Field | str) -> Field:
         return self.value.find(field) if isinstance(field, str) else field
 
-    def observe(self, quantity: Quantity) -> sp.Expr:
-        """A quantity of the original fields as an observable of the fields that are left."""
+    def observe(self, quantity: Quantity, *, start: int = 0) -> sp.Expr:
+        """A quantity of the original fields (those before step ``start``) as an observable of the fields left."""
         if isinstance(quantity, str):
             if quantity not in self.quantities:
                 raise UnknownName("quantity", quantity, self.quantities)
             quantity = self.quantities[quantity]
-        for step in self.steps:
+        for step in self.steps[start:]:
             quantity = tidy(step.push(quantity))
         return quantity
 

@@ -276,8 +276,9 @@ def _closed_equations(closure: FieldClosure, rng: Generator) -> CheckResult:
     at: dict[sp.Basic, Any] = values | {closure.field: j, hbar: 1.0}
     for parameter in closure.parameters:
         at[parameter.symbol] = float(evaluate(parameter.value, at))
-    for symbol, total in closure.state.starts.items():
-        at[symbol] = float(evaluate(total, at))
+    for symbol in closure.state.unknowns:
+        if symbol not in at:
+            at[symbol] = float(evaluate(closure.state.definitions[symbol.name].rhs, at))
     worst = max(abs(float(evaluate(equation, at))) for equation in closure.state.equations)
     profile = np.max(np.abs(evaluate(closure.state.profile, at) - j))
     return CheckResult("equations of state", max(worst, float(profile)), 1e-9)

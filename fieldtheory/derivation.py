@@ -122,6 +122,8 @@ class Derivation:
     steps: tuple[Step, ...]
     observables: Mapping[str, sp.Expr] = field(default_factory=dict)
     equations: Mapping[str, sp.Eq] = field(default_factory=dict)
+    results: Mapping[str, sp.Expr] = field(default_factory=dict)
+    abbreviations: Mapping[sp.Symbol, sp.Expr] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
     @property
@@ -522,7 +524,7 @@ def _leading(step: Step, pushed: Pushed, rng: Generator, symbols: frozenset[sp.S
     yield CheckResult("next coefficient", _far(limit, expected, 1e-3), 1e-5)
 
 
-Rule = Callable[[Step, Pushed, Generator, frozenset[sp.Symbol], set[sp.Symbol]], Iterator[CheckResult]]
+Rule = Callable[[Step, Pushed, Generator, frozenset[sp.Symbol], Seen], Iterator[CheckResult]]
 _RULES: dict[str, Rule] = {
     "integrate_out": _integrated, "integrate_conjugate": _contour, "change_variable": _changed,
     "introduce": _introduced, "diagonalise": _rotated, "factorise": _factorised,

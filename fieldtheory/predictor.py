@@ -87,10 +87,25 @@ class Predictor:
     def probed(self) -> dict[str, sp.Expr]:
         """Quadratic forms in a probe v over the samples."""
         output, square = (self.action.observe(name) for name in ("probed_output", "probed_output_squared"))
+        hidden = self.closure.average(self.action.observe("hidden_kernel"))
         return {
             "variance": self.closure.variance(output, square),
-            "hidden_kernel": self.closure.average(self.action.observe("hidden_kernel")),
+            "hidden_kernel": hidden,
+            "adapted_kernel": sp.Symbol("g", positive=True) * hidden,
+            "curvature_kernel": self._curvature_kernel(),
         }
+
+    def _curvature_kernel(self) -> sp.Expr:
+        """vᵀ ⟨W''(j)⟩ v: minus the curvature of the action in the conjugate of the output, before the output goes."""
+        steps = self.action.steps
+        named = next(step for step in steps if step.rule == "introduce")
+        output, conjugate = (field.name for field in named.added)  # type: ignore[attr-defined]
+        k, leaving = next((k, step) for k, step in enumerate(steps)
+                          if any(getattr(field, "name", "") == output for field in step.removed))
+        j = leaving.before.find(conjugate)
+        assert isinstance(j, Entry)
+        form = hessian(leaving.before.expr, j).scale(sp.S.NegativeOne)
+        return self.closure.average(self.action.observe(form.quadratic(Entry("v", "data", j.spaces)), start=k))
 
     @cached_property
     def gradient(self) -> dict[str, sp.Expr]:

@@ -37,10 +37,11 @@ T = TypeVar("T")
 
 DEFAULT_OUTPUTS = ("mean_output", "test_output", "variance_along_mean_output", "discrepancy_along_target",
                    "hidden_kernel_overlap", "readout_norm", "log_evidence")
-HEAVY_OUTPUTS = ("output_covariance", "hidden_kernel", "log_evidence_gradient")
+HEAVY_OUTPUTS = ("output_covariance", "hidden_kernel", "adapted_kernel", "curvature_kernel", "log_evidence_gradient")
 PER_TARGET = ("discrepancy_along_target", "hidden_kernel_overlap")
 """Outputs that are divided by y·y."""
-MATRICES = {"output_covariance": "variance", "hidden_kernel": "hidden_kernel"}
+MATRICES = {"output_covariance": "variance", "hidden_kernel": "hidden_kernel", "adapted_kernel": "adapted_kernel",
+            "curvature_kernel": "curvature_kernel"}
 
 
 def choose(argument: str, name: str, choices: Mapping[str, T]) -> T:
@@ -54,6 +55,10 @@ def choose(argument: str, name: str, choices: Mapping[str, T]) -> T:
     if name not in choices:
         raise UnknownName(argument, name, choices)
     return choices[name]
+
+
+def _loops(loops: int) -> str:
+    return {0: "no loops", 1: "one loop"}.get(loops, f"{loops} loops")
 
 
 class Theory:
@@ -83,13 +88,11 @@ class Theory:
 
     @cached_property
     def equations(self) -> dict[str, sp.Eq]:
-        """The equations of state, each as an equation whose right-hand side is zero; and the field they determine."""
-        state = self.closure.state
-        table = {unknown.name: sp.Eq(equation, 0, evaluate=False)
-                 for unknown, equation in zip(state.unknowns, state.equations, strict=True)}
-        if isinstance(self.closure, FieldClosure):
-            table[self.closure.field.name] = sp.Eq(self.closure.field, state.profile, evaluate=False)
-        return table
+        """The equations of state by unknown: what each stands for, and the stationarity of the field that is left.
+
+        ``closure.state.equations`` holds the same with the field eliminated, as they are compiled and solved.
+        """
+        return dict(self.closure.state.definitions)
 
     @cached_property
     def observables(self) -> dict[str, sp.Expr]:
@@ -102,20 +105,23 @@ class Theory:
         steps = self.action.steps
         if self.closure.state.unknowns:
             closing = Step(rule="close", before=self.action.value, after=self.action.value, push=lambda o: o,
-                           description=f"expand about the saddle to {self.loops} loops",
+                           description=f"Close the action at its saddle point, with {_loops(self.loops)}.",
                            remainder=hbar**(self.loops + 1), check=check_closure(self.closure))
             steps = (*steps, closing)
-        notes = [f"Averages are kept through {self.loops} loops; what is dropped is of order ħ^{self.loops + 1}, "
-                 "where ħ counts powers of 1/N as the power counting says."] if self.closure.state.unknowns else []
-        quantities = {name: expr for name, expr in self.action.quantities.items()}
-        return Derivation(title=self.title, network_description=self._description, steps=steps, observables=quantities,
-                          equations=self.equations, notes=(*notes, f"Source: {self.source}."))
+        notes = [f"Averages are kept through {_loops(self.loops)}; what is dropped is of order "
+                 f"$\\hbar^{{{self.loops + 1}}}$, where $\\hbar$ counts loops; the power counting says what power of "
+                 "$1/N$ that is."] if self.closure.state.unknowns else []
+        return Derivation(title=self.title, network_description=self._description, steps=steps,
+                          observables=self.action.quantities, equations=self.equations, results=self.observables,
+                          abbreviations=self.closure.coefficients, notes=(*notes, f"Source: {self.source}."))
 
     @property
     def _description(self) -> str:
         net = self.network
-        return (f"f(x) = sum_i a_i phi(w_i . x) with activation {net.activation} and scaling {net.scaling.name}: "
-                "a_i of variance g/N, w_ij of variance sigma_w^2/D, Gaussian noise of variance s on every sample.")
+        return ("The network is $f(x) = \\sum_i a_i \\phi(w_i \\cdot x)$ of width $N$ with activation "
+                f"{net.activation} and {net.scaling.name} scaling.  The readout $a_i$ has prior variance $g/N$, "
+                "the hidden weights $w_{id}$ have $\\sigma_w^2/D$, and every sample carries Gaussian noise of variance $s$ (the variance, "
+                "not the standard deviation).")
 
     def power_counting(self, *, of: str = "corrections", constraints: Sequence[Any] = ()) -> PowerCounting:
         """The exponent of N of every contribution, symbolic in γ, δ (where the scaling leaves them) and P ~ N^p.
@@ -138,10 +144,10 @@ class Theory:
         exprs = [*tree.equations, *contributions.values(), *corrections.values()]
         symbols = set().union(*(expr.free_symbols for expr in exprs)) - set(tree.unknowns)
         known: dict[Any, Any] = {}
-        for symbol in symbols:
+        for symbol in sorted(symbols, key=sp.default_sort_key):
             known[symbol] = {"N": sp.S.One, "g": 1 - gamma, "s": -delta}.get(symbol.name, sp.S.Zero)
         data = {entry for expr in exprs for entry in entries(expr)}
-        for entry in data:
+        for entry in sorted(data, key=sp.default_sort_key):
             known[entry] = sp.S.Zero
             for space in entry.spaces:
                 known[space.size] = p
@@ -175,9 +181,11 @@ class Theory:
         """Predict on data: numbers and arrays over training and test points.
 
         Variables: mean_output (sample), test_output (test), variance_along_mean_output, discrepancy_along_target,
-        hidden_kernel_overlap, readout_norm, log_evidence, the unknowns; on request output_covariance and
-        hidden_kernel (sample, other_sample) and log_evidence_gradient (hyperparameter).  Attributes: status,
-        residual, remainder.  After the eigendecomposition of K, which the data keep, the cost is O(P²).
+        hidden_kernel_overlap, readout_norm, log_evidence, the unknowns; on request output_covariance, hidden_kernel,
+        adapted_kernel and curvature_kernel (sample, other_sample) and log_evidence_gradient (hyperparameter).
+        The adapted kernel C = g ⟨Σ_i h_i h_iᵀ⟩/N regresses to the mean output, C (C+s)⁻¹ y at tree level; the
+        curvature kernel C' = ⟨W''(j)⟩ gives its covariance, s C' (C'+s)⁻¹.  They differ: a saddle in j moves the mean
+        along C and lets it fluctuate along C'.  Attributes: status, residual, remainder.  After the eigendecomposition of K, which the data keep, the cost is O(P²).
 
         Raises
         ------

@@ -210,7 +210,7 @@ def test_homotopy_follows_and_stops_at_a_fold():
     path = homotopy(cubic, [1.0], end=-5.0)
     assert path.fold is None and path.parameters[-1] == -5.0
     assert path.values[-1, 0] == pytest.approx(max(np.roots([1, 0, -1, -5]).real))
-    with pytest.raises(NotConverged, match=r"fold near parameter = 0\.384"):
+    with pytest.raises(NotConverged, match=r"ends at parameter = 0\.384"):
         homotopy(cubic, [1.0], end=1.0)
     path = homotopy(cubic, [1.0], end=1.0, partial=True)
     assert path.fold == pytest.approx(FOLD, abs=1e-5) and path.parameters[-1] < FOLD

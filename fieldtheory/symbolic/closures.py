@@ -100,8 +100,9 @@ class ScalarClosure(Closure):
     def state(self) -> EquationsOfState:  # type: ignore[override]
         domain = "positive" if self.symbol.is_positive else "real"
         S = self.expansion.derivatives
-        return EquationsOfState((self.symbol,), (self._at(S[1]),), (domain,), self.field, self.coordinate,
-                                self._at(S[0]))
+        slope = self._at(S[1])
+        return EquationsOfState((self.symbol,), (slope,), (domain,), self.field, self.coordinate, self._at(S[0]),
+                                {self.symbol.name: sp.Eq(slope, 0, evaluate=False)})
 
     @property
     def curvature(self) -> sp.Expr:

@@ -187,7 +187,12 @@ def gaussian(expr: sp.Expr, field: sp.Expr) -> Gaussian:
     """
     if depends_on(expr, field) and _how(expr, field).startswith("through"):
         raise NotGaussian(f"{_name(field)} enters {_how(expr, field)}")
-    form = hessian(expr, field)
+    try:
+        form = hessian(expr, field)
+    except RuleError as error:
+        if _degree(expr, field) > 2:
+            raise NotGaussian(f"{_name(field)} enters {_how(expr, field)}") from error
+        raise
     offenders = [form.diag, *(part for pair in form.pairs for part in pair)]
     if any(depends_on(part, field) for part in offenders):
         raise NotGaussian(f"{_name(field)} enters {_how(expr, field)}")
@@ -204,9 +209,11 @@ def _name(field: sp.Expr) -> str:
 def _how(expr: sp.Basic, field: sp.Expr) -> str:
     """In words, how a field enters an expression other than quadratically."""
     for node in sp.preorder_traversal(expr):
-        if isinstance(node, sp.Function) and depends_on(node, field):
+        if node == field or not depends_on(node, field):
+            continue
+        if not isinstance(node, sp.Add | sp.Mul | sp.Pow | SpaceSum):
             return f"through {node.func.__name__}"
-        if isinstance(node, sp.Pow) and depends_on(node, field) and not (node.exp.is_Integer and node.exp > 0):
+        if isinstance(node, sp.Pow) and not (node.exp.is_Integer and node.exp > 0):
             return f"through the power {node.exp}"
     return f"at order {_degree(expr, field)}"
 

@@ -115,6 +115,11 @@ def _check_field(action: FieldAction, candidate: sp.Expr) -> None:
         raise BadInput("field", candidate, f"a field of the action ({known})")
 
 
+def _tex(name: sp.Expr) -> str:
+    """The name of a field in LaTeX, without indices."""
+    return sp.latex(sp.Symbol(str(getattr(name, "name", name))))
+
+
 def _domain(candidate: sp.Expr) -> str:
     return candidate.domain if isinstance(candidate, Entry) else "real"
 
@@ -147,7 +152,7 @@ def integrate_out(action: FieldAction, candidate: sp.Expr) -> Step:
     after = replace(action, expr=tidy(shifted), fields=_without(action, candidate))
     return Step("integrate_out", action, after, lambda observable: gaussian_average(observable, law),
                 removed=(candidate,), details={"mean": law.mean, "variance": law.covariance.diag},
-                description="integrate out")
+                description=f"The action is Gaussian in ${_tex(candidate)}$, which is integrated out.")
 
 
 def introduce(action: FieldAction, name: Entry, definition: sp.Expr, conjugate: Entry) -> Step:
@@ -174,7 +179,8 @@ def introduce(action: FieldAction, name: Entry, definition: sp.Expr, conjugate: 
     after = replace(action, expr=tidy(expr), fields=(*action.fields, name, conjugate))
     return Step("introduce", action, after, lambda observable: observable.xreplace(table),
                 added=(name, conjugate), details={"definition": definition},
-                description="introduce, with its conjugate,")
+                description=f"The quantity that appears in the action is named ${_tex(name)}$, and the name is imposed "
+                            f"by a conjugate field ${_tex(conjugate)}$ on the imaginary axis.")
 
 
 def integrate_conjugate(action: FieldAction, conjugate: Entry) -> Step:
@@ -215,7 +221,8 @@ def integrate_conjugate(action: FieldAction, conjugate: Entry) -> Step:
             raise RuleError(f"an observable that contains the conjugate {conjugate} cannot be averaged here")
         return observable
 
-    return Step("integrate_conjugate", action, after, push, removed=(conjugate,), description="integrate out")
+    return Step("integrate_conjugate", action, after, push, removed=(conjugate,),
+                description=f"The integral over ${_tex(conjugate)}$ is the inverse Laplace transform of a power.")
 
 
 def change_variable(action: FieldAction, old: Entry, new: sp.Expr, expression: sp.Expr) -> Step:
@@ -236,7 +243,8 @@ def change_variable(action: FieldAction, old: Entry, new: sp.Expr, expression: s
     expr = action.expr.xreplace(table) - sp.log(sp.Abs(jacobian))
     after = replace(action, expr=tidy(expr), fields=tuple(new if f == old else f for f in action.fields))
     return Step("change_variable", action, after, lambda observable: observable.xreplace(table),
-                substitution=table, details={"jacobian": jacobian}, description="change variables to")
+                substitution=table, details={"jacobian": jacobian},
+                description=f"Change variables from ${_tex(old)}$ to ${_tex(new)}$, with the Jacobian.")
 
 
 def diagonalise(action: FieldAction, matrix: Entry, rows: Space, modes: Space, *, spectrum: Entry, scale: sp.Expr,
@@ -289,7 +297,8 @@ def diagonalise(action: FieldAction, matrix: Entry, rows: Space, modes: Space, *
     return Step("diagonalise", action, after, rotate,
                 details={"matrix": matrix, "rows": rows, "modes": modes, "spectrum": spectrum, "scale": scale,
                          "projections": sp.Dict(projections)},
-                description="rotate into the eigenbasis of")
+                description=f"Rotate the samples into the eigenbasis of the Gram matrix of ${_tex(matrix)}$, with "
+                            f"eigenvalues ${_tex(spectrum)}$ of the kernel $K$; what lives on samples keeps its name.")
 
 
 def _check_rotation(expr: sp.Basic, rows: Space, matrix: Entry) -> None:
@@ -389,7 +398,9 @@ def leading_order(action: FieldAction, large: sp.Symbol) -> Step:
     kept, dropped = truncate(action.expr)
     after = replace(action, expr=kept)
     return Step("leading_order", action, after, lambda observable: truncate(observable)[0],
-                details={"dropped": dropped}, description="keep the leading order in", remainder=1 / large)
+                details={"dropped": dropped},
+                description=f"Keep the leading order in $1/{_tex(large)}$, everything else held fixed.",
+                remainder=1 / large)
 
 
 def _vanishes(term: sp.Expr, small: sp.Symbol) -> bool:
@@ -428,7 +439,7 @@ def factorise(action: FieldAction, space: Space) -> Step:
         return observable
 
     return Step("factorise", action, after, push, removed=gone, details={"space": space},
-                description="factorise over independent")
+                description=f"The sites of {space.name} are independent: their integral is the power of one.")
 
 
 def _one_site_sum(term: sp.Expr, space: Space, gone: tuple[Entry, ...]) -> tuple[sp.Expr, SpaceSum]:
@@ -478,4 +489,4 @@ def integrate_site(action: FieldAction, candidate: Entry) -> Step:
     after = action.replace_expr(action.expr.xreplace(
         {holders[0]: LogIntegral(inner.after.expr, sp.Tuple(*inner.after.fields))}))
     return Step("integrate_site", action, after, lambda observable: observable, removed=(candidate,),
-                description="integrate out, site by site,")
+                description=f"The one-site action is Gaussian in ${_tex(candidate)}$, which is integrated out.")

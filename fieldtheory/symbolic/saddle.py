@@ -94,7 +94,8 @@ class EquationsOfState:
     """A finite set of equations, each = 0, in scalar unknowns, and what the field is once they are solved.
 
     ``domains`` says over what each unknown ranges.  ``action`` is S as a function of the unknown where the
-    roots are its stationary points (weights and stability); None otherwise.
+    roots are its stationary points (weights and stability); None otherwise.  ``definitions`` are the same equations
+    before the field is eliminated: what each unknown stands for, and the stationarity of the field.
     """
 
     unknowns: tuple[sp.Symbol, ...]
@@ -103,7 +104,7 @@ class EquationsOfState:
     field: sp.Expr | None = None
     profile: sp.Expr | None = None
     action: sp.Expr | None = None
-    starts: Mapping[sp.Symbol, sp.Expr] = dataclasses.field(default_factory=dict)
+    definitions: Mapping[str, sp.Eq] = dataclasses.field(default_factory=dict)
 
     def substitute(self, expr: sp.Expr) -> sp.Expr:
         """An expression in the field, at the solution (a function of the unknowns)."""
@@ -116,7 +117,9 @@ def scalar_saddle(action: sp.Expr, candidate: Entry, name: str) -> EquationsOfSt
     table = {candidate: symbol}
     expr = action.xreplace(table)
     domain = "positive" if candidate.domain == "positive" else "real"
-    return EquationsOfState((symbol,), (sp.diff(expr, symbol),), (domain,), candidate, symbol, expr)
+    slope = sp.diff(expr, symbol)
+    return EquationsOfState((symbol,), (slope,), (domain,), candidate, symbol, expr,
+                            {name: sp.Eq(slope, 0, evaluate=False)})
 
 
 def field_saddle(action: sp.Expr, candidate: Entry, parameters: tuple[OrderParameter, ...] = (), *,
@@ -142,14 +145,15 @@ def field_saddle(action: sp.Expr, candidate: Entry, parameters: tuple[OrderParam
         raise RuleError(f"the saddle-point equation is not linear in {candidate.name} once its sums are held")
     sign = -1 if candidate.domain == "imaginary" else 1  # S'' is negative on an imaginary contour
     profile = tidy(-sign * top_replace(held, {candidate: sp.S.Zero}) / distribute(sign * slope))
-    equations = [parameter.expression - parameter.total.xreplace({candidate: profile}) for parameter in parameters]
-    unknowns = [parameter.symbol for parameter in parameters]
-    for total, symbol in named.items():
-        equations.append(symbol - SpaceSum(total.body.xreplace(named).xreplace({candidate: profile}), total.space))
-        unknowns.append(symbol)
+    closing = {parameter.symbol: (parameter.expression, parameter.total) for parameter in parameters}
+    closing |= {symbol: (symbol, total) for total, symbol in named.items()}
+    equations = [left - SpaceSum(total.body.xreplace({candidate: profile}), total.space)
+                 for left, total in closing.values()]
+    unknowns = list(closing)
+    definitions = {candidate.name: sp.Eq(held, 0, evaluate=False)}
+    definitions |= {symbol.name: sp.Eq(*sides, evaluate=False) for symbol, sides in closing.items()}
     domains = tuple("positive" if unknown.is_positive else "real" for unknown in unknowns)
-    return EquationsOfState(tuple(unknowns), tuple(equations), domains, candidate, profile,
-                            starts={symbol: total for total, symbol in named.items()})
+    return EquationsOfState(tuple(unknowns), tuple(equations), domains, candidate, profile, definitions=definitions)
 
 
 def _field_sums(expr: sp.Expr, candidate: Entry) -> set[SpaceSum]:
