@@ -6,6 +6,7 @@ LaTeX, and the verification of every step.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import pkgutil
@@ -84,6 +85,21 @@ class Theory:
         view = f", view={self.view!r}, loops={self.loops}" if self.view else ""
         return f"Theory({self.name!r}{view})"
 
+    def with_network(self, network: Network) -> Theory:
+        """The same theory for another network of the same activation; what is compiled is shared.
+
+        Raises
+        ------
+        BadInput
+            If the activation differs, so that the derivation would.
+        """
+        if network.activation != self.network.activation:
+            raise BadInput("network", f"activation {network.activation}", f"{self.network.activation}, as derived")
+        other = copy.copy(self)
+        other.network = network
+        other.__dict__.pop("derivation", None)  # it describes the network in words
+        return other
+
     # --------------------------------------------------------------------------------------------- symbolic
 
     @cached_property
@@ -120,8 +136,8 @@ class Theory:
         net = self.network
         return ("The network is $f(x) = \\sum_i a_i \\phi(w_i \\cdot x)$ of width $N$ with activation "
                 f"{net.activation} and {net.scaling.name} scaling.  The readout $a_i$ has prior variance $g/N$, "
-                "the hidden weights $w_{id}$ have $\\sigma_w^2/D$, and every sample carries Gaussian noise of variance $s$ (the variance, "
-                "not the standard deviation).")
+                "the hidden weights $w_{id}$ have $\\sigma_w^2/D$, and every sample carries Gaussian noise of variance "
+                "$s$ (the variance, not the standard deviation).")
 
     def power_counting(self, *, of: str = "corrections", constraints: Sequence[Any] = ()) -> PowerCounting:
         """The exponent of N of every contribution, symbolic in γ, δ (where the scaling leaves them) and P ~ N^p.
@@ -185,7 +201,8 @@ class Theory:
         adapted_kernel and curvature_kernel (sample, other_sample) and log_evidence_gradient (hyperparameter).
         The adapted kernel C = g ⟨Σ_i h_i h_iᵀ⟩/N regresses to the mean output, C (C+s)⁻¹ y at tree level; the
         curvature kernel C' = ⟨W''(j)⟩ gives its covariance, s C' (C'+s)⁻¹.  They differ: a saddle in j moves the mean
-        along C and lets it fluctuate along C'.  Attributes: status, residual, remainder.  After the eigendecomposition of K, which the data keep, the cost is O(P²).
+        along C and lets it fluctuate along C'.  Attributes: status, residual, remainder.  After the eigendecomposition
+        of K, which the data keep, the cost is O(P²).
 
         Raises
         ------
@@ -244,7 +261,7 @@ class Theory:
     def _attributes(self, data: Dataset, values: Mapping[str, Any], best: Solution) -> dict[str, Any]:
         net = self.network
         return {"theory": self.name, "view": self.view, "loops": self.loops, "status": best.status,
-                "residual": best.residual, "remainder": f"O({self.closure.remainder})", "data": data.name,
+                "residual": best.residual, "remainder": f"O({self.closure.remainder})", "dataset": data.name,
                 "width": int(values["N"]), "samples": data.samples, "scaling": net.scaling.name,
                 **{name: float(getattr(net, name)) for name in HYPERPARAMETERS}}
 

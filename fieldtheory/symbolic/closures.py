@@ -157,7 +157,7 @@ class ScalarClosure(Closure):
         one_loop = self if self.loops else ScalarClosure(self.action, 1, self.symbol, self.coordinate)
         loop = one_loop.expansion.coefficients
         flat = {s: self._at(e) for s, e in one_loop.expansion.table.items()}
-        return {f"one loop, derivative {n} of O": c.xreplace(flat)
+        return {f"one loop, O{'′' * n}": c.xreplace(flat)
                 for n, series in loop.expectation.items() for order, c in series.items() if order == 1}
 
 

@@ -385,7 +385,8 @@ def leading_order(action: FieldAction, large: sp.Symbol) -> Step:
 
     def truncate(expr: sp.Expr) -> tuple[sp.Expr, sp.Expr]:
         atoms = {a: sp.Dummy(positive=a.is_positive) for a in top_atoms(expr) if a != large}
-        if any(large in a.free_symbols or any(large in space.size.free_symbols for space in a.atoms(Space)) for a in atoms):
+        sizes = {symbol for a in atoms for space in a.atoms(Space) for symbol in space.size.free_symbols}
+        if large in sizes or any(large in a.free_symbols for a in atoms):
             raise RuleError(f"{large} stands inside a sum: its expansion there is not uniform")
         small = sp.Dummy("epsilon", positive=True)
         opened = top_replace(expr, atoms).xreplace({large: 1 / small})

@@ -1,0 +1,224 @@
+"""The command line: what it prints, what it writes, and what it says of bad input."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from typer.testing import CliRunner
+
+from fieldtheory import exact, tasks
+from fieldtheory.cli import app
+from fieldtheory.network import Network, Scaling
+
+SMALL = ["--data", "ising", "--samples", "8", "--input-dim", "10", "--width", "20"]
+CHAINS = ["--chains", "4", "--draws", "700", "--warmup", "300"]
+
+
+def run(*arguments: str | Path) -> Any:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def in_a_process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "fieldtheory.cli", *arguments], capture_output=True, text=True,
+                          check=False, **options)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["list", "derive", "predict", "sample", "validate", "sweep"])
+def test_every_command_shows_an_example(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    example = " ".join(result.stdout.split()).partition("Example: ")[2]
+    assert example.startswith(f"fieldtheory {command}")
+
+
+def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
+    script = ("import sys; from fieldtheory.cli import app\ntry: app(['validate', '--help'])\nexcept SystemExit: pass\n"
+              "print(sorted({'numpy', 'sympy', 'numba', 'xarray', 'arviz', 'matplotlib'} & set(sys.modules)))")
+    started = time.perf_counter()
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "[]"
+    assert time.perf_counter() - started < 5  # a loaded machine; half a second otherwise
+
+
+def test_list_names_what_there_is() -> None:
+    assert {"linear", "nngp"} <= set(json.loads(run("list", "--json").stdout))
+    assert "linear" in run("list").stdout
+
+
+def test_predict_agrees_with_the_oracle_it_calls(tmp_path: Path) -> None:
+    path = tmp_path / "exact.nc"
+    result = run("predict", "exact", *SMALL, "--noise-variance", "0.5", "--scaling", "3/2,1/2", "--out", path, "--json")
+    assert result.exit_code == 0, result.stderr
+    net = Network(width=20, readout_variance=1.0, weight_variance=1.0, noise_variance=0.5, scaling=Scaling(1.5, 0.5))
+    truth = exact.linear(net, tasks.ising(8, 10))
+    assert np.allclose(json.loads(result.stdout)["mean_output"], truth.mean_output, rtol=1e-12)
+    with xr.open_dataset(path, engine="h5netcdf") as written:
+        assert np.array_equal(written.mean_output, truth.mean_output) and written.attrs["theory"] == "exact"
+    assert [file.name for file in tmp_path.iterdir()] == ["exact.nc"]
+
+
+def test_predict_takes_a_file_and_prints_a_table(tmp_path: Path) -> None:
+    data = tasks.single_index(6, 4, test_samples=2).save(tmp_path / "mine.npz")
+    result = run("predict", "nngp", "--data", data, "--width", 30)
+    assert result.exit_code == 0, result.stderr
+    assert "mean_output (6)" in result.stdout and "test_output (2)" in result.stdout
+    assert "readout_norm" in result.stdout and "standard scaling" not in result.stdout
+
+
+def test_derive_prints_latex_and_verifies(tmp_path: Path) -> None:
+    path = tmp_path / "nngp.tex"
+    result = run("derive", "nngp", "--out", path, "--verify")
+    assert result.exit_code in (0, 1) and "error" in result.stdout
+    assert (result.exit_code == 0) == ("NOT verified" not in result.stdout)
+    assert path.read_text().startswith("\\documentclass")
+    document = run("derive", "nngp").stdout
+    assert document.startswith("\\documentclass") and "\\end{document}" in document
+    assert "steps" in json.loads(run("derive", "nngp", "--json").stdout)
+
+
+def test_sample_writes_what_it_drew(tmp_path: Path) -> None:
+    path = tmp_path / "samples.nc"
+    result = run("sample", *SMALL, *CHAINS, "--out", path, "--json")
+    assert result.exit_code == 0, result.stderr
+    summary = json.loads(result.stdout)
+    assert len(summary["mean_output"]["mean"]) == 8 and summary["attributes"]["smallest_ess"] > 0
+    with xr.open_dataset(path, group="posterior", engine="h5netcdf") as posterior:
+        assert posterior.output.shape == (4, 700, 8)
+        assert np.allclose(posterior.output.mean(("chain", "draw")), summary["mean_output"]["mean"])
+    again = json.loads(run("sample", *SMALL, *CHAINS, "--json").stdout)
+    assert again["mean_output"] == summary["mean_output"]
+
+
+def test_validate_keeps_the_oracle_and_writes_the_report(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "report"
+    result = run("validate", "nngp", *SMALL, *CHAINS, "--out", folder)
+    assert result.exit_code == 0, result.stdout + result.stderr
+    assert re.search(r"NNGP\s+rejected", result.stdout) and re.search(r"exact\s+kept", result.stdout)
+    assert "judged: exact: kept" in result.stdout
+    assert sorted(file.name for file in folder.iterdir()) == ["derivation.tex", "report.html"]
+
+
+def test_validate_judges_the_view_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fieldtheory.export.study.MOST_LOOPS", 0)
+    arguments = ["validate", "linear", *SMALL, *CHAINS, "--view", "adaptation", "--loops", "0", "--json"]
+    result = run(*arguments)
+    printed = json.loads(result.stdout)  # nothing else may stand there
+    assert printed["judged"] == "tree level"
+    statuses = {entry["label"]: entry["status"] for entry in printed["results"]}
+    assert statuses["exact"] == "kept" and statuses["NNGP"] == "rejected"
+    assert result.exit_code == (0 if statuses["tree level"] == "kept" else 1)
+
+
+def test_a_sampler_with_a_bias_is_rejected_against_the_oracle() -> None:
+    result = run("validate", "nngp", *SMALL, *CHAINS, "--draws", "4000", "--method", "ula", "--step", "0.3", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["status"] == "rejected"
+
+
+def test_too_few_draws_are_no_agreement() -> None:
+    result = run("validate", "nngp", *SMALL, "--chains", "2", "--draws", "40", "--warmup", "50", "--json")
+    assert result.exit_code == 1 and json.loads(result.stdout)["status"] == "undecided"
+
+
+def test_sweep_writes_its_table(tmp_path: Path) -> None:
+    table, text = tmp_path / "table.nc", tmp_path / "table.csv"
+    result = run("sweep", "nngp", "--widths", "20,40", "--seeds", "2", "--out", table)
+    assert result.exit_code == 0 and "exponent" in result.stdout
+    with xr.open_dataset(table, engine="h5netcdf") as written:
+        assert dict(written.error.sizes) == {"scaling": 2, "regime": 2, "width": 2, "approximation": 1}
+        assert float(written.error.min()) > 0 and written.spread.notnull().all()
+    assert run("sweep", "nngp", "--widths", "20", "--out", text, "--json").exit_code == 0
+    assert text.read_text().startswith("scaling,regime,width,approximation,error")
+
+
+def object_arrays(folder: Path) -> Path:
+    np.savez(folder / "objects.npz", X=np.array([[1, None]], dtype=object), y=np.ones(1))
+    return folder / "objects.npz"
+
+
+def not_numbers(folder: Path) -> Path:
+    np.savez(folder / "nan.npz", X=np.array([[1.0, np.nan]]), y=np.ones(1))
+    return folder / "nan.npz"
+
+
+BAD: dict[str, tuple[list[Any], list[str]]] = {
+    "theory": (["predict", "linaer"], ["theory", "'linaer'", "did you mean 'linear'"]),
+    "task": (["predict", "nngp", "--data", "isign"], ["--data", "'isign'", "did you mean 'ising'"]),
+    "no such file": (["predict", "nngp", "--data", "none.npz"], ["none.npz", "existing .npz"]),
+    "objects": (["predict", "nngp", "--data", object_arrays], ["X", "objects"]),
+    "nan": (["predict", "nngp", "--data", not_numbers], ["X", "NaN"]),
+    "file and option": (["predict", "nngp", "--data", not_numbers, "--samples", "3"], ["--data", "--samples"]),
+    "no samples": (["predict", "nngp", "--samples", "0"], ["--samples", "0", ">= 1"]),
+    "an option of another task": (["predict", "nngp", "--data", "digits", "--input-dim", "3"], ["--input-dim"]),
+    "classes": (["predict", "nngp", "--data", "digits", "--classes", "three,8"], ["--classes", "three", "3,8"]),
+    "width": (["predict", "nngp", "--width", "0"], ["--width", "0", "integer >= 1"]),
+    "width in words": (["predict", "nngp", "--width", "wide"], ["--width", "'wide'", "valid integer"]),
+    "variance in words": (["predict", "nngp", "--weight-variance=big"], ["--weight-variance", "big", "number"]),
+    "variance": (["predict", "nngp", "--noise-variance", "-1"], ["--noise-variance", "-1", ">= 0"]),
+    "scaling": (["predict", "nngp", "--scaling", "meanfield"], ["--scaling", "did you mean 'mean-field'"]),
+    "exponents": (["predict", "nngp", "--scaling", "2,x"], ["--scaling", "2,x"]),
+    "activation": (["predict", "nngp", "--activation", "rleu"], ["--activation", "did you mean 'relu'"]),
+    "view": (["predict", "linear", "--view", "rescalling"], ["--view", "did you mean 'rescaling'"]),
+    "no view": (["predict", "nngp", "--view", "rescaling"], ["--view", "none"]),
+    "loops": (["predict", "linear", "--loops", "-1"], ["--loops", "-1"]),
+    "method": (["sample", "--method", "mcmc"], ["--method", "mcmc"]),
+    "chains": (["sample", "--chains", "0"], ["--chains", ">= 1"]),
+    "no noise to sample": (["sample", "--noise-variance", "0"], ["--noise-variance", "positive"]),
+    "level": (["validate", "nngp", "--level", "2"], ["--level", "2", "between 0 and 1"]),
+    "widths": (["sweep", "nngp", "--widths", "100;200"], ["--widths", "100;200"]),
+    "out": (["predict", "nngp", "--out", "prediction.txt"], ["--out", ".nc"]),
+    "out nowhere": (["predict", "nngp", "--out", "no/such/folder/x.nc"], ["--out", "existing folder"]),
+    "out is a file": (["validate", "nngp", "--out", not_numbers], ["--out", "folder"]),
+    "no theory": (["predict"], ["THEORY"]),
+    "no such option": (["predict", "nngp", "--widht", "3"], ["--widht"]),
+    "no such command": (["forecast"], ["forecast"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_that_names_it(case: str, tmp_path: Path) -> None:
+    arguments, words = BAD[case]
+    result = run(*(argument(tmp_path) if callable(argument) else argument for argument in arguments))
+    assert result.exit_code == 2, result.stdout + result.stderr
+    assert result.stdout == ""
+    assert len(result.stderr.strip().splitlines()) == 1 and "Traceback" not in result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
+def test_bad_input_in_a_process_of_its_own() -> None:
+    done = in_a_process("predict", "linaer")
+    assert done.returncode == 2 and done.stdout == "" and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_an_interrupt_leaves_no_file(tmp_path: Path) -> None:
+    import signal
+
+    command = [sys.executable, "-m", "fieldtheory.cli", "sample", "--width", "200", "--draws", "500000",
+               "--out", str(tmp_path / "samples.nc")]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert "sampling" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in stderr and "interrupted" in stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failing_writer_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(self: xr.Dataset, path: str, **options: Any) -> None:
+        Path(path).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", interrupted)
+    result = run("predict", "exact", *SMALL, "--out", tmp_path / "x.nc")
+    assert result.exit_code == 130 and list(tmp_path.iterdir()) == []
