@@ -14,7 +14,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-latex test-all check bench clean distclean
+.PHONY: help setup demo test test-latex test-all check bench docs-figures clean distclean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -41,6 +41,9 @@ check: setup  ## style, types, import walls, declarative theory files
 
 bench: setup $(VENV)/.installed-bench  ## timings, in tests/benchmark
 	$(PYTEST) tests/benchmark -o python_files="bench_*.py test_*.py" $(PYTEST_ARGS)
+
+docs-figures: setup  ## the pictures of README and docs, in docs/_static
+	$(BIN)/python docs/make_figures.py
 
 clean:  ## remove what the targets write, but not the environment
 	rm -rf report build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fieldtheory.symbolic.series import Series
     from fieldtheory.tasks import Dataset
     from fieldtheory.theory import Theory, choose, theories
-    from fieldtheory.validate import validate
+    from fieldtheory.verdict import validate
 
 _HOMES = {
     "Action": "action",
@@ -31,7 +31,7 @@ _HOMES = {
     "choose": "theory",
     "sample": "sampling",
     "theories": "theory",
-    "validate": "validate",
+    "validate": "verdict",
 }
 _MODULES = ("errors", "exact", "tasks")
 

@@ -188,9 +188,13 @@ class Action:
         """Independent sites as the N-th power of one site's integral (:func:`rules.factorise`)."""
         return self._after(rules.factorise(self.value, self.space(space)))
 
-    def integrate_site(self, field: Entry) -> Action:
+    def integrate_site(self, field: Entry | str) -> Action:
         """Integrate a Gaussian field out inside a one-site integral (:func:`rules.integrate_site`)."""
-        return self._after(rules.integrate_site(self.value, field))
+        inside = {e.name: e for node in self.expr.atoms(rules.LogIntegral) for e in node.fields}
+        name = field if isinstance(field, str) else field.name
+        if name not in inside:
+            raise UnknownName("field", name, inside)
+        return self._after(rules.integrate_site(self.value, inside[name]))
 
     def leading_order(self, large: str) -> Action:
         """Keep the leading order in 1/N with everything else fixed (:func:`rules.leading_order`)."""

@@ -533,7 +533,7 @@ def _study(name: str, net: Network, data: Dataset, view: str | None, loops: int 
     """Everything that is shown, and the label of what is judged."""
     from fieldtheory.export import study
     from fieldtheory.sampling import sample as run_chains
-    from fieldtheory.validate import Sampled
+    from fieldtheory.verdict import Sampled
 
     report("deriving")
     chosen = _theory(name, net, view, loops)  # before the chains run, so that bad input is refused at once

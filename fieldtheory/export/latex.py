@@ -1,250 +1,63 @@
-r"""Complete LaTeX documents: a derivation written out as the appendix of a paper.
+r"""A derivation written out as the appendix of a paper: what is said, in which order, and around which formulas.
 
-Plain pdflatex with amsmath, amssymb, array and hyperref: the basic packages of a TeX suffice.
-Formulas come from `fieldtheory.symbolic.printing`; prose is escaped, except for what stands between dollars.
+Formulas are arranged by `fieldtheory.symbolic.arrange` and printed by `fieldtheory.symbolic.printing`; nothing is
+derived here.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import sympy as sp
 
-from fieldtheory.errors import BadInput
+from fieldtheory.export.document import LINE_LENGTH, Display, Equation, Section, Table, document, printers
+from fieldtheory.export.prose import capital, escape, listing, prose, sentence, words
 from fieldtheory.files import write_atomically
-from fieldtheory.symbolic.fields import Entry, Space, open_spaces
+from fieldtheory.symbolic.arrange import collected, in_terms_of
+from fieldtheory.symbolic.fields import Entry, Space, SpaceSum, open_spaces
 from fieldtheory.symbolic.linebreaks import tex_width
-from fieldtheory.symbolic.printing import STYLES, FieldPrinter, name_latex
+from fieldtheory.symbolic.names import name_latex
+from fieldtheory.symbolic.printing import FieldPrinter
 
-LINE_LENGTH = 60.0
-"""Characters a displayed formula may fill: a text line of the class below, less the number at its end."""
+ORDERS = (sp.Symbol("hbar", positive=True),)
+"""What counts orders: a formula is arranged order by order."""
 
-_PREAMBLE = r"""\documentclass[11pt]{article}
-\usepackage[utf8]{inputenc}
-\usepackage{amsmath,amssymb,array}
-\usepackage[hidelinks]{hyperref}
-\numberwithin{equation}{section}
-\allowdisplaybreaks
-"""
-
-_ESCAPES = {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%",
-            "_": r"\_", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"$<$", ">": r"$>$",
-            "|": r"$|$", '"': "''"}
-_SIGNS = {
-    "–": "--", "—": "---", "‘": "`", "’": "'", "“": "``", "”": "''", "…": r"\ldots{}", "\u00a0": "~",
-    "§": r"\S{}", "½": r"$\frac12$", "¹": "$^1$", "²": "$^2$", "³": "$^3$", "⁻": "$^-$", "°": r"$^\circ$",
-    "ᵀ": r"$^\top$", "⊤": r"$^\top$", "−": "$-$", "×": r"$\times$", "·": r"$\cdot$", "±": r"$\pm$",
-    "≤": r"$\leq$", "≥": r"$\geq$", "≠": r"$\neq$", "≈": r"$\approx$", "≪": r"$\ll$", "≫": r"$\gg$",
-    "∝": r"$\propto$", "∞": r"$\infty$", "∼": r"$\sim$", "→": r"$\to$", "∂": r"$\partial$", "∈": r"$\in$",
-    "⟨": r"$\langle$", "⟩": r"$\rangle$", "√": r"$\surd$", "∫": r"$\int$", "∑": r"$\sum$", "⊥": r"$\perp$",
-}
-
-SPACE_WORDS = {"mode": "eigenmodes of the kernel", "sample": "training samples", "site": "hidden units",
+SPACE_WORDS = {"sample": "training samples", "mode": "eigenmodes of the kernel", "site": "hidden units",
                "input": "input components", "test": "test points"}
-OBSERVABLES = {"mean_output": r"\langle f\rangle", "test_output": r"\langle f_{\mathrm{test}}\rangle",
-               "readout_norm": r"\langle Q\rangle", "log_evidence": r"\ln Z",
-               "output_covariance": r"\operatorname{Cov} f",
-               "variance_along_mean_output": r"\operatorname{Var}_{\parallel} f"}
-"""How observables known by name are written on the left of their formula; others are named in words."""
+"""What an index runs over, by the name of its space, in the order in which they are explained."""
+
+OBSERVABLES = {"output": ("f", "the output"), "test_output": ("f", "the output at test points"),
+               "readout_norm": ("Q", "the norm of the readout"),
+               "hidden_kernel": (r"v^{\top} H v", "the kernel of the hidden layer along a direction $v$")}
+"""Left sides and names of the observables defined at the start; others only serve to derive the predictions."""
+
+PREDICTIONS: dict[str, tuple[str, str]] = {
+    "readout_norm": (r"\langle Q\rangle", "The norm of the readout has the mean"),
+    "mean_output": (r"\langle f\rangle", "The mean output on the training samples is"),
+    "test_coefficients": (r"\alpha", r"At test points it is $\langle f_*\rangle = K_* \alpha$, with {kernel} "
+                                     "and the dual weights"),
+    "test_output": (r"\langle f_{\mathrm{test}}\rangle", "At test points it is"),
+    "variance": (r"\operatorname{Var}\left(v^{\top} f\right)", "The output along a direction $v$ has the variance"),
+    "output_covariance": (r"\operatorname{Cov} f", "The covariance of the output is"),
+    "variance_along_mean_output": (r"\operatorname{Var}_{\parallel} f", "The variance along the mean output is"),
+    "discrepancy_along_target": (r"\frac{y^{\top} \left(y - \langle f\rangle\right)}{y^{\top} y}",
+                                 "The discrepancy along the target, relative to it, is"),
+    "hidden_kernel": (r"v^{\top} \langle H\rangle v", "The kernel of the hidden layer obeys"),
+    "adapted_kernel": (r"v^{\top} \langle g H\rangle v", "Along $v$, the adapted kernel is"),
+    "curvature_kernel": (r"v^{\top} \langle W^{\prime\prime}\rangle v",
+                         "The kernel as the mean curvature in the conjugate of the output is"),
+    "log_evidence": (r"\ln Z", "The log evidence is"),
+}
+"""Left side and caption of predictions known by name; {kernel} says what K_* is."""
+
+NAMED = {"readout_norm": sp.Symbol(r"\langle Q\rangle", positive=True)}
+"""Predictions in terms of which later ones are written where that is shorter."""
 
 
-# ---------------------------------------------------------------------------------------------- prose
-def escape(text: str) -> str:
-    """Text that prints as it stands: TeX's special characters escaped, Greek and common signs set in math."""
-    return "".join(_ESCAPES.get(character) or _sign(character) for character in str(text))
-
-
-def _sign(character: str) -> str:
-    if character.isascii():
-        return character if character.isprintable() or character.isspace() else ""
-    if character in _SIGNS:
-        return _SIGNS[character]
-    name = unicodedata.name(character, "")
-    if re.fullmatch(r"GREEK (SMALL|CAPITAL) LETTER \w+", name):
-        return f"${name_latex(character)}$"
-    if name.startswith("LATIN ") and unicodedata.decomposition(character):
-        return character  # an accented letter, which inputenc knows
-    return rf"\texttt{{U+{ord(character):04X}}}"
-
-
-def prose(text: str) -> str:
-    """`escape`, but what stands between two dollars is math and stays; a lone dollar is a dollar."""
-    parts = re.split(r"\$([^$]+)\$", str(text))
-    return "".join(f"${part}$" if position % 2 else escape(part) for position, part in enumerate(parts))
-
-
-def _plain(text: str) -> str:
-    """For PDF bookmarks, which take no math."""
-    return re.sub(r"[^A-Za-z0-9 ,.:;()/=+-]", "", str(text))
-
-
-def _sentence(text: str) -> str:
-    text = str(text).strip()
-    return text if not text or text[-1] in ".!?:" else text + "."
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _words(name: str) -> str:
-    return " ".join(str(name).split("_"))
-
-
-def _listing(items: Sequence[str]) -> str:
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
-
-
-# ---------------------------------------------------------------------------------------------- blocks
-@dataclass(frozen=True)
-class Equation:
-    """A displayed, numbered formula: an expression or ``sp.Eq``, with ``left`` (LaTeX) before an equals sign.
-
-    ``end`` is the punctuation after it; ``style`` as in `fieldtheory.symbolic.printing.latex`.
-    """
-
-    expr: Any
-    left: str | None = None
-    style: str = "modes"
-    end: str = "."
-    label: str | None = None
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table: the first row is the header; cells are prose or expressions."""
-
-    rows: Sequence[Sequence[Any]]
-    caption: str = ""
-
-
-@dataclass(frozen=True)
-class Section:
-    """A title and blocks: prose (a str; one that starts with **words** opens a paragraph headed by them),
-    `Equation`, `Table`, or a list as a tuple of prose.
-    """
-
-    title: str
-    blocks: Sequence[str | Equation | Table | tuple[str, ...]]
-
-
-def document(title: str, sections: Iterable[Section], *, symbol_names: Mapping[Any, str] | None = None,
-             matrices: Mapping[str, str] | None = None, line_length: float = LINE_LENGTH) -> str:
-    """A complete LaTeX document, its sections lettered as those of an appendix.
-
-    Parameters
-    ----------
-    title : prose.
-    sections : see `Section`; prose may hold math between dollars.
-    symbol_names, matrices : as in `fieldtheory.symbolic.printing.latex`.
-    line_length : characters to which formulas are broken.
-    """
-    sections = list(sections)
-    blocks = [block for section in sections for block in section.blocks]
-    shown = [block.expr for block in blocks if isinstance(block, Equation)]
-    shown += [cell for block in blocks if isinstance(block, Table) for row in block.rows for cell in row]
-    writer = _Writer(_printers(shown, symbol_names, matrices), line_length)
-    body = "\n".join(writer.section(section) for section in sections)
-    head = rf"\title{{{prose(title)}}}" + "\n\\author{}\n\\date{}\n"
-    return f"{_PREAMBLE}{head}\n\\begin{{document}}\n\\maketitle\n\\appendix\n\n{body}\n\\end{{document}}\n"
-
-
-def _printers(shown: Iterable[Any], symbol_names: Mapping[Any, str] | None,
-              matrices: Mapping[str, str] | None) -> dict[str, FieldPrinter]:
-    context = [expr for expr in shown if isinstance(expr, sp.Basic)]
-    return {style: FieldPrinter(style=style, symbol_names=symbol_names, matrices=matrices, context=context)
-            for style in STYLES}
-
-
-class _Writer:
-    """Turns blocks into LaTeX, with one printer for each style so that index letters agree throughout."""
-
-    def __init__(self, printers: Mapping[str, FieldPrinter], line_length: float) -> None:
-        self.printers = printers
-        self.line_length = line_length
-
-    def section(self, section: Section) -> str:
-        title = prose(section.title)
-        if "$" in title:
-            title = rf"\texorpdfstring{{{title}}}{{{_plain(section.title)}}}"
-        parts = [rf"\section{{{title}}}"]
-        previous: Any = None
-        for block in section.blocks:
-            if isinstance(block, Equation):
-                parts.append(self.equation(block))
-            else:
-                # prose after a formula goes on in the same paragraph
-                parts.append(("" if isinstance(previous, Equation) else "\n") + self.other(block))
-            previous = block
-        return "\n".join(parts) + "\n"
-
-    def other(self, block: Any) -> str:
-        if isinstance(block, Table):
-            return self.table(block)
-        if isinstance(block, tuple):
-            items = "\n".join(rf"\item {prose(item)}" for item in block)
-            return f"\\begin{{itemize}}\n{items}\n\\end{{itemize}}"
-        if isinstance(block, str):
-            heading = re.match(r"\*\*(.+?)\*\*\s*", block)
-            if heading:
-                return rf"\paragraph{{{prose(heading[1])}}} {prose(block[heading.end():])}"
-            return prose(block)
-        raise BadInput("blocks", repr(block), "prose, an Equation, a Table or a tuple of prose")
-
-    def equation(self, block: Equation) -> str:
-        label = rf"\label{{{block.label}}}" if block.label else ""
-        lines = self.printers[block.style].lines(block.expr, self.line_length, block.left)
-        lines[-1] += block.end
-        if len(lines) == 1:
-            return f"\\begin{{equation}}{label}\n{lines[0]}\n\\end{{equation}}"
-        # not aligned inside equation: a long formula must be able to go over the page
-        body = " \\notag \\\\\n".join(lines)
-        return f"\\begin{{align}}\n{body}{label}\n\\end{{align}}"
-
-    def table(self, block: Table) -> str:
-        rows = [list(row) for row in block.rows]
-        if not rows or not rows[0] or any(len(row) != len(rows[0]) for row in rows):
-            raise BadInput("rows", f"{[len(row) for row in rows]} cells", "a header, and rows like it")
-        header, *body = (" & ".join(self.cell(cell) for cell in row) + r" \\" for row in rows)
-        size, columns = self._layout([max(map(self._cell_width, column)) for column in zip(*rows)])
-        caption = rf"\par\smallskip\parbox{{0.9\textwidth}}{{\small {prose(block.caption)}}}"
-        return "\n".join([
-            r"\begin{center}", size + r"\setlength{\tabcolsep}{4pt}\renewcommand{\arraystretch}{1.3}",
-            rf"\begin{{tabular}}{{{columns}}}", r"\hline", header + r" \hline", *body, r"\hline",
-            r"\end{tabular}", *([caption] if block.caption else []), r"\end{center}",
-        ])
-
-    def _layout(self, widths: list[float]) -> tuple[str, str]:
-        """The type size in which the columns fit; where none does, the wide columns are set in lines."""
-        gaps = 1.5 * len(widths)
-        for size, scale in ((r"\small", 0.91), (r"\footnotesize", 0.82)):
-            if scale * sum(widths) + gaps <= self.line_length:
-                return size, "l" * len(widths)
-        room, narrow = (self.line_length - gaps) / scale, set[int]()
-        while len(narrow) < len(widths):  # what columns below the fair share leave goes to the rest
-            share = (room - sum(widths[i] for i in narrow)) / (len(widths) - len(narrow))
-            more = {i for i, width in enumerate(widths) if i not in narrow and width <= share}
-            if not more:
-                break
-            narrow |= more
-        lines = rf">{{\raggedright\arraybackslash}}p{{{max(share, 6.0) / 2:.1f}em}}"
-        return size, "".join("l" if i in narrow else lines for i in range(len(widths)))
-
-    def _cell_width(self, cell: Any) -> float:
-        parts = re.split(r"\$", self.cell(cell))
-        return sum(tex_width(part) if i % 2 else float(len(part)) for i, part in enumerate(parts))
-
-    def cell(self, cell: Any) -> str:
-        return f"${self.printers['modes'].doprint(cell)}$" if isinstance(cell, sp.Basic) else prose(cell)
-
-
-# ---------------------------------------------------------------------------------------------- derivations
 class StepLike(Protocol):
     """What a step of a derivation must have; ``before`` and ``after`` have ``.expr`` and ``.fields``."""
 
@@ -260,7 +73,8 @@ class StepLike(Protocol):
 class DerivationLike(Protocol):
     """What a derivation must have.
 
-    Optional is ``power_counting``: rows under a header, or an object whose ``table()`` returns them.
+    Optional are ``results`` (predictions in terms of the unknowns), ``abbreviations`` (scalars they are written
+    in), and ``power_counting``: rows under a header, or an object whose ``table()`` returns them.
     """
 
     title: str
@@ -275,20 +89,25 @@ def derivation_document(derivation: DerivationLike, *, symbol_names: Mapping[Any
                         matrices: Mapping[str, str] | None = None, line_length: float = LINE_LENGTH) -> str:
     r"""The whole derivation as a LaTeX document.
 
-    The network, its action, every step with the action after it, the equations of state and the observables
-    (as sums over modes, then as traces where that differs), the table of powers of N, and the notes.
-    Descriptions are prose and may hold math between dollars. Nothing is derived here.
+    The network and its action, every step with the action after it, the equations of state and the predictions in
+    matrix notation, the table of powers of N, and remarks. Descriptions are prose and may hold math between dollars.
     """
-    author = _Author(_printers(_expressions(derivation), symbol_names, matrices))
-    sections = [author.network(derivation), author.steps(derivation), author.equations(derivation),
-                author.observables(derivation), author.counting(derivation), author.notes(derivation)]
-    return document(derivation.title, [section for section in sections if section is not None],
-                    symbol_names=symbol_names, matrices=matrices, line_length=line_length)
+    late = _ordered_symbols(derivation)
+    names = {symbol: rf"S^{{({found[1]})}}" for symbol in late if (found := re.fullmatch(r"S_?(\d+)", symbol.name))}
+    names |= dict(symbol_names or {})
+    author = _Author(derivation, printers(_expressions(derivation), names, matrices, late), line_length)
+    return document(derivation.title, [section for section in author.sections() if section is not None],
+                    symbol_names=names, matrices=matrices, line_length=line_length, late=late)
 
 
 def write_derivation(derivation: DerivationLike, path: str | os.PathLike[str], **options: Any) -> Path:
     """`derivation_document` to a file, whole or not at all."""
     return write_atomically(path, derivation_document(derivation, **options))
+
+
+def _ordered_symbols(derivation: DerivationLike) -> tuple[sp.Symbol, ...]:
+    """Symbols that belong to corrections."""
+    return (*ORDERS, *getattr(derivation, "abbreviations", {}))
 
 
 def _expressions(derivation: DerivationLike) -> list[sp.Basic]:
@@ -299,55 +118,84 @@ def _expressions(derivation: DerivationLike) -> list[sp.Basic]:
                 found += [action.expr, *action.fields]
         for symbol, value in (step.definitions or {}).items():
             found += [symbol, value]
-    found += [*derivation.equations.values(), *derivation.observables.values()]
+    for part in ("equations", "results", "abbreviations", "observables"):
+        for key, value in getattr(derivation, part, {}).items():
+            found += [key, value]
     return [expr for expr in found if isinstance(expr, sp.Basic)]
 
 
 class _Author:
     """The sentences that join the formulas of a derivation."""
 
-    def __init__(self, printers: Mapping[str, FieldPrinter]) -> None:
-        self.modes, self.traces = printers["modes"], printers["traces"]
-        self.defined: set[sp.Symbol] = set()
+    def __init__(self, derivation: DerivationLike, shown: Mapping[str, FieldPrinter], line_length: float) -> None:
+        self.derivation, self.line_length = derivation, line_length
+        self.modes, self.traces = shown["modes"], shown["traces"]
+        self.defined: set[sp.Basic] = set()
 
-    def network(self, derivation: DerivationLike) -> Section:
-        blocks: list[Any] = [_sentence(derivation.network_description)]
-        spaces = self._spaces(derivation)
-        if spaces:
-            blocks.append(spaces)
-        if derivation.steps:
+    def sections(self) -> Iterator[Section | None]:
+        yield from (self.network(), self.steps(), self.equations(), self.predictions(), self.counting(), self.notes())
+
+    # ------------------------------------------------------------------------------ network and action
+    def network(self) -> Section:
+        derivation = self.derivation
+        blocks: list[Any] = [" ".join(filter(None, [sentence(derivation.network_description), self._spaces()]))]
+        if derivation.steps and derivation.steps[0].before is not None:
             start = derivation.steps[0].before
-            if start is not None:
-                blocks += ["The posterior is $e^{-S}$, normalised, with the action", self._action(start)]
+            blocks += ["The posterior is $e^{-S}$, normalised, with the action",
+                       *self._with_definitions(start, getattr(start, "definitions", {}))]
+        observables = [name for name in OBSERVABLES if name in derivation.observables]
+        if observables:
+            shown = [(OBSERVABLES[name][0], derivation.observables[name]) for name in observables]
+            blocks += [f"Of interest are {listing([OBSERVABLES[name][1] for name in observables])},",
+                       *self._displays([Equation(expr, left=self._indexed(self.modes, left, expr))
+                                        for left, expr in shown])]
         return Section("Network and action", blocks)
 
-    def steps(self, derivation: DerivationLike) -> Section | None:
-        if not derivation.steps:
+    def _spaces(self) -> str:
+        expressions = _expressions(self.derivation)
+        spaces = {space for expr in expressions for space in expr.atoms(Space)}
+        summed = {total.space for expr in expressions for total in expr.atoms(SpaceSum)}
+        order = list(SPACE_WORDS)
+        items = []
+        for space in sorted(spaces, key=lambda space: (order.index(space.name) if space.name in order else len(order),
+                                                       sp.default_sort_key(space))):
+            bound, free = self.modes.bound_letter(space), self.modes.index_of(space)
+            letter = f"${free}$" if free == bound or space not in summed else f"${bound}$ (${free}$ where it is free)"
+            named = SPACE_WORDS.get(space.name, f"points of the space {space.name}")
+            items.append(f"{letter} over the ${self.modes.doprint(space.size)}$ {named}")
+        if not items:
+            return ""
+        return f"The {'indices run' if len(items) > 1 else 'index runs'}: {listing(items)}." if len(items) > 1 else (
+            f"The index {items[0].replace(' over', ' runs over', 1)}.")
+
+    # ------------------------------------------------------------------------------ steps
+    def steps(self) -> Section | None:
+        steps = self.derivation.steps
+        if not steps:
             return None
-        count, exact = len(derivation.steps), sum(bool(step.exact) for step in derivation.steps)
+        count, exact = len(steps), sum(bool(step.exact) for step in steps)
+        rest = [number for number, step in enumerate(steps, 1) if not step.exact]
         standing = ("each of them exact" if exact == count else "none of which is exact" if exact == 0
+                    else f"all exact but step {rest[0]}" if len(rest) == 1
                     else f"of which {exact} {'is' if exact == 1 else 'are'} exact")
         blocks: list[Any] = [f"The derivation takes {count} steps, {standing}."] if count > 1 else []
-        for number, step in enumerate(derivation.steps, 1):
+        for number, step in enumerate(steps, 1):
             blocks += self._step(number, step)
         return Section("Derivation", blocks)
 
     def _step(self, number: int, step: Any) -> list[Any]:
-        description = _capital(_sentence(step.description))
-        text = f"**Step {number}: {_words(step.rule)}.** {description} {self._standing(step)}".rstrip()
-        new = {name: value for name, value in (step.definitions or {}).items() if name not in self.defined}
-        self.defined |= set(new)
-        if step.after is None:
-            return [text, *self._definitions(new, "It introduces")]
-        fields = [f"${self._field(field)}$" for field in step.after.fields]
-        left = (f"There remains an action for {_listing(fields)}," if fields
-                else "No field remains, and the action is a number,")
-        action = self._action(step.after, end="," if new else ".")
-        return [f"{text} {left}", action, *self._definitions(new, "with")]
+        text = f"**Step {number}: {words(step.rule)}.** {capital(sentence(step.description))} {self._standing(step)}"
+        text = " ".join(filter(None, [text.rstrip(), self._substitution(step)]))
+        definitions = step.definitions or {}
+        if step.after is None or (step.before is not None and step.after.expr == step.before.expr
+                                  and tuple(step.after.fields) == tuple(step.before.fields)):
+            return [text, *self._definitions(self._new(definitions), "It introduces")]
+        left = "The action becomes" if step.after.fields else "No field remains, and the action is a number,"
+        return [f"{text} {left}", *self._with_definitions(step.after, definitions)]
 
     def _standing(self, step: Any) -> str:
         if step.exact:
-            return "This step is exact."
+            return ""
         if step.remainder is None:
             return "This step is an approximation whose remainder is not known."
         remainder = step.remainder
@@ -358,56 +206,160 @@ class _Author:
             shown = self.modes.doprint(base if base.is_Symbol else remainder)
             power = f"^{{{self.modes.doprint(exponent)}}}" if base.is_Symbol and exponent != 1 else ""
             remainder = f"$O({shown}{power})$"
-        return _sentence(f"This step is an approximation, with remainder {remainder}")
+        return sentence(f"This step is an approximation, with remainder {remainder}")
 
-    def _definitions(self, new: Mapping[sp.Symbol, sp.Expr], opening: str) -> list[Any]:
+    def _substitution(self, step: Any) -> str:
+        """The change of variables, where a step is one of single numbers."""
+        pairs = [(old, new) for old, new in getattr(step, "substitution", {}).items()
+                 if step.before is not None and old in step.before.fields and not open_spaces(old)]
+        return f"Here {listing([f'${self._assignment(old, new)}$' for old, new in pairs])}." if pairs else ""
+
+    def _assignment(self, symbol: sp.Basic, value: sp.Basic) -> str:
+        return f"{self.modes.doprint(symbol)} = {self.modes.doprint(value)}"
+
+    def _new(self, definitions: Mapping[sp.Basic, sp.Basic]) -> dict[sp.Basic, sp.Basic]:
+        new = {name: value for name, value in definitions.items() if name not in self.defined}
+        self.defined |= set(new)
+        return new
+
+    def _with_definitions(self, action: Any, definitions: Mapping[sp.Basic, sp.Basic]) -> list[Any]:
+        new = self._new(definitions)
+        return [self._action(action, end="," if new else "."), *self._definitions(new, "with")]
+
+    def _action(self, action: Any, end: str = ".", style: str = "modes") -> Equation:
+        names = ", ".join(self._field(field) for field in action.fields)
+        return Equation(action.expr, left=rf"S\left[{names}\right]" if names else "S", end=end, style=style)
+
+    def _field(self, field: sp.Basic) -> str:
+        return self.modes.bare(field) if isinstance(field, Entry) else self.modes.doprint(field)
+
+    def _definitions(self, new: Mapping[sp.Basic, sp.Basic], opening: str) -> list[Any]:
         if not new:
             return []
-        items = list(new.items())
-        inline = [f"{self.modes.doprint(symbol)} = {self.modes.doprint(value)}" for symbol, value in items]
+        inline = [self._assignment(symbol, value) for symbol, value in new.items()]
         if all(tex_width(formula) < 25 for formula in inline):
-            return [f"{opening} {_listing([f'${formula}$' for formula in inline])}."]
-        blocks: list[Any] = [opening]
-        for position, (symbol, value) in enumerate(items):
-            end = "." if position == len(items) - 1 else ","
-            blocks.append(Equation(value, left=self.modes.doprint(symbol), end=end))
-        return blocks
+            return [f"{opening} {listing([f'${formula}$' for formula in inline])}."]
+        return [opening, *self._displays([Equation(value, left=self.modes.doprint(symbol))
+                                          for symbol, value in new.items()])]
 
-    def equations(self, derivation: DerivationLike) -> Section | None:
+    # ------------------------------------------------------------------------------ results
+    def equations(self) -> Section | None:
+        derivation = self.derivation
         if not derivation.equations:
             return None
-        many = len(derivation.equations) > 1
-        blocks: list[Any] = ["The action is stationary where the following equations of state hold." if many
-                             else "The action is stationary where the equation of state holds."]
-        for name, equation in derivation.equations.items():
-            blocks += [f"**{_capital(_words(name))}.** It reads", *self._formula(equation)]
+        blocks: list[Any] = []
+        last = next((step.after for step in reversed(derivation.steps) if step.after is not None), None)
+        if last is not None and self.modes.doprint(last.expr) != self.traces.doprint(last.expr):
+            blocks += ["In the notation of matrices, with $K$ for the matrix whose eigenvalues are the $\\lambda_k$ "
+                       "and vectors for what carries their index, the action is"
+                       if re.search(r"\\lambda_\{?k", self.modes.doprint(last.expr))
+                       else "In the notation of matrices the action is", self._action(last, style="traces")]
+        names = [name_latex(name) for name, equation in derivation.equations.items()
+                 if any(getattr(atom, "name", None) == name for atom in equation.atoms(sp.Symbol, Entry))]
+        if len(names) == len(derivation.equations):
+            unknown = listing([f"${name}$" for name in names])
+            blocks.append(f"The unknowns {unknown} are determined by the equations of state" if len(names) > 1
+                          else f"The unknown {unknown} is determined by the equation of state")
+        else:
+            blocks.append("The action is stationary where")
+        shown = [Equation(self._arranged(equation), style="traces") for equation in derivation.equations.values()]
+        blocks += self._displays(shown)
+        counting = [f"${self.modes.doprint(symbol)}$" for symbol in ORDERS
+                    if any(equation.has(symbol) for equation in derivation.equations.values())]
+        if counting:
+            blocks.append(f"Here {counting[0]} counts loops; it is set to one.")
         return Section("Equations of state", blocks)
 
-    def observables(self, derivation: DerivationLike) -> Section | None:
-        if not derivation.observables:
+    def predictions(self) -> Section | None:
+        derivation = self.derivation
+        results = getattr(derivation, "results", {})
+        if not results:
             return None
-        blocks: list[Any] = ["At a solution of the equations of state the observables are as follows."
-                             if derivation.equations else "The observables are as follows."]
-        for name, value in derivation.observables.items():
-            left = OBSERVABLES.get(name)
-            blocks += [f"**{_capital(_words(name))}.** It is given by", *self._formula(value, left)]
-        return Section("Observables", blocks)
+        known = {eq.rhs: eq.lhs for eq in derivation.equations.values()
+                 if isinstance(eq, sp.Equality) and isinstance(eq.lhs, sp.Symbol) and eq.rhs.has(SpaceSum)}
+        abbreviations = {symbol: value.xreplace(known)
+                         for symbol, value in getattr(derivation, "abbreviations", {}).items()}
+        results = {name: value.xreplace(known) for name, value in results.items()}
+        states = f"equation{'s' if len(derivation.equations) > 1 else ''} of state"
+        blocks: list[Any] = [f"The following holds at a solution of the {states}."] if derivation.equations else []
+        if abbreviations:
+            blocks = [" ".join([*blocks, "It is written in terms of"]), *self._abbreviations(abbreviations)]
+        for name in sorted(results, key=lambda name: list(PREDICTIONS).index(name) if name in PREDICTIONS else 99):
+            blocks += self._prediction(name, results)
+        return Section("Predictions", blocks)
 
-    def _both(self, expr: sp.Basic) -> bool:
-        return self.modes.doprint(expr) != self.traces.doprint(expr)
+    def _abbreviations(self, table: Mapping[sp.Symbol, sp.Expr]) -> list[Any]:
+        long, short = [], []
+        for symbol, value in table.items():
+            left = self.modes.doprint(symbol)
+            if value.is_Pow and value.exp == -1 and value.base.is_Add:
+                left, value = rf"{left}^{{-1}}", 1 / value
+            shown = Equation(self._arranged(value), left=left, style="traces")
+            text = f"{left} = {self.traces.doprint(shown.expr)}"
+            if tex_width(text) < 20:
+                short.append(f"${text}$")
+            else:
+                long.append(shown)
+        return [*(self._displays(long, end="," if short else ".")),
+                *([f"{'and' if long else ''} {listing(short)}.".strip()] if short else [])]
 
-    def _formula(self, expr: sp.Basic, left: str | None = None) -> list[Any]:
-        """A formula as a sum over modes and, where that differs, in matrix notation."""
+    def _prediction(self, name: str, results: Mapping[str, sp.Expr]) -> list[Any]:
+        left, caption = PREDICTIONS.get(name, ("", f"{capital(words(name))} is"))
+        value, kernel = results[name], ""
+        if name == "test_coefficients":
+            value, kernel = _of_kernel(value)
+        caption = caption.replace("{kernel}", kernel)
+        whole = next((other for other in results if other != name and results[other] in sp.Mul.make_args(value)
+                      and results[other].has(SpaceSum) and other in PREDICTIONS), None)
+        if whole is not None:  # a multiple of another prediction is said to be one
+            return [f"{caption} ${self.modes.doprint(value / results[whole])}\\,{PREDICTIONS[whole][0]}$."]
+        for named, symbol in NAMED.items():
+            if named in results and named != name:
+                shown = in_terms_of(value, symbol, results[named], self._width, ORDERS)
+                break
+        else:
+            shown = self._arranged(value)
+        left = self._indexed(self.traces, left, shown)
+        text = f"{left} = {self.traces.doprint(shown)}"
+        if left and tex_width(text) < 16:
+            return [f"{caption} ${text}$."]
+        return [caption, Equation(shown, left=left or None, style="traces")]
+
+    def _arranged(self, expr: sp.Basic) -> sp.Basic:
+        return collected(expr, self._width, ORDERS)
+
+    def _width(self, expr: sp.Expr) -> float:
+        return tex_width(self.traces.doprint(expr))
+
+    @staticmethod
+    def _indexed(printer: FieldPrinter, left: str, expr: sp.Basic) -> str:
+        """A left side with the indices that the expression has."""
         spaces = sorted(open_spaces(expr), key=sp.default_sort_key)
-        indices = " ".join(self.modes.index_of(space) for space in spaces)
-        indexed = f"{left}_{{{indices}}}" if left and indices else left
-        if not self._both(expr):
-            return [Equation(expr, left=indexed)]
-        return [Equation(expr, left=indexed, end=","), "or, in terms of matrices and vectors,",
-                Equation(expr, left=left if self.traces.is_vector(expr) else indexed, style="traces")]
+        if not left or not spaces or printer.is_vector(expr):
+            return left
+        return f"{left}_{{{' '.join(printer.index_of(space) for space in spaces)}}}"
 
-    def counting(self, derivation: DerivationLike) -> Section | None:
-        counted = getattr(derivation, "power_counting", None)
+    def _displays(self, equations: Sequence[Equation], end: str = ".") -> list[Any]:
+        """Short equations in one display, long ones each in its own, punctuated as a list."""
+        blocks: list[list[Equation]] = []
+        for position, equation in enumerate(equations):
+            last = position == len(equations) - 1
+            equation = Equation(equation.expr, equation.left, equation.style, end if last else ",")
+            printer = self.modes if equation.style == "modes" else self.traces
+            short = len(printer.lines(equation.expr, self.line_length, equation.left)) == 1 and (
+                equation.left is not None or (isinstance(equation.expr, sp.Equality) and equation.expr.rhs != 0))
+            if short and blocks and blocks[-1][-1].label == "short":
+                blocks[-1].append(equation)
+            else:
+                blocks.append([equation])
+            blocks[-1][-1] = Equation(equation.expr, equation.left, equation.style, equation.end,
+                                      "short" if short else None)
+        unlabelled = [[Equation(e.expr, e.left, e.style, e.end) for e in block] for block in blocks]
+        return [block[0] if len(block) == 1 else Display(block) for block in unlabelled]
+
+    # ------------------------------------------------------------------------------ powers of N, remarks
+    def counting(self) -> Section | None:
+        counted = getattr(self.derivation, "power_counting", None)
         if counted is None:
             return None
         rows = counted.table() if hasattr(counted, "table") else counted
@@ -421,24 +373,29 @@ class _Author:
             blocks += ["The counting assumes the following.", assumptions]
         return Section("Powers of the width", blocks)
 
-    def notes(self, derivation: DerivationLike) -> Section | None:
-        return Section("Remarks", [tuple(derivation.notes)]) if derivation.notes else None
+    def notes(self) -> Section | None:
+        return Section("Remarks", [tuple(self.derivation.notes)]) if self.derivation.notes else None
 
-    def _action(self, action: Any, end: str = ".") -> Equation:
-        names = ", ".join(self._field(field) for field in action.fields)
-        return Equation(action.expr, left=rf"S\left[{names}\right]" if names else "S", end=end)
 
-    def _field(self, field: sp.Basic) -> str:
-        return self.modes.bare(field) if isinstance(field, Entry) else self.modes.doprint(field)
+def _of_kernel(value: sp.Expr) -> tuple[sp.Expr, str]:
+    """Weights of X_* Xᵀ as weights of K_* = (σ_w²/D) X_* Xᵀ where that is what they are made for; what K_* is."""
+    variance, dimension = sp.Symbol("sigma_w^2", positive=True), sp.Symbol("D", positive=True)
+    rescaled = sp.Add(*(_divided(term, variance / dimension) for term in sp.Add.make_args(value)))
+    if not value.free_symbols & {variance, dimension}:
+        return value, "the kernel $K_*$ between test and training points"
+    if not rescaled.free_symbols & {variance, dimension}:
+        return rescaled, r"$K_* = \frac{\sigma_w^2}{D} X_* X^{\top}$"
+    return value, r"$K_* = X_* X^{\top}$"
 
-    def _spaces(self, derivation: DerivationLike) -> str:
-        spaces: set[Space] = set()
-        for expr in _expressions(derivation):
-            spaces |= expr.atoms(Space)
-        items = []
-        for space in sorted(spaces, key=sp.default_sort_key):
-            bound, free = self.modes.bound_letter(space), self.modes.index_of(space)
-            letters = f"${bound}$" if free == bound else f"${bound}$ (${free}$ where it is free)"
-            words = SPACE_WORDS.get(space.name, f"points of the space {space.name}")
-            items.append(f"{letters} runs over the ${self.modes.doprint(space.size)}$ {words}")
-        return f"In sums, {_listing(items)}." if items else ""
+
+def _divided(term: sp.Expr, by: sp.Expr) -> sp.Expr:
+    """A term over a product, brackets in the term divided part by part."""
+    for factor in sp.Mul.make_args(term):
+        if factor.is_Add and factor.free_symbols & by.free_symbols:
+            rest = sp.Mul(*(f for f in sp.Mul.make_args(term) if f is not factor))
+            return rest * sp.Add(*(part / by for part in factor.args))
+    return term / by
+
+
+__all__ = ["LINE_LENGTH", "Display", "Equation", "Section", "Table", "derivation_document", "document", "escape",
+           "prose", "write_derivation"]

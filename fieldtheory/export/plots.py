@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 from fieldtheory.errors import BadInput
-from fieldtheory.validate import Sampled, Verdict, validate
+from fieldtheory.verdict import Sampled, Verdict, validate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

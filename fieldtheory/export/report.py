@@ -26,7 +26,7 @@ from fieldtheory.files import write_atomically
 from fieldtheory.symbolic.fields import depends_on
 from fieldtheory.symbolic.printing import FieldPrinter
 from fieldtheory.theory import Theory
-from fieldtheory.validate import VARIANCE, WORDS, Sampled
+from fieldtheory.verdict import VARIANCE, WORDS, Sampled
 
 LINE = 92  # characters of a formula's line
 FIGURE_PANELS = 5

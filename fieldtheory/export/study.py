@@ -20,7 +20,7 @@ from fieldtheory.errors import BadInput, FieldTheoryError, RuleError, UnknownNam
 from fieldtheory.network import Network, Scaling
 from fieldtheory.tasks import Dataset
 from fieldtheory.theory import Theory, theories
-from fieldtheory.validate import Sampled, Verdict, validate
+from fieldtheory.verdict import Sampled, Verdict, validate
 
 LABELS = {
     ("adaptation", 0): "tree level", ("adaptation", 1): "one loop",

@@ -153,6 +153,8 @@ def _cut(printer: FieldPrinter, term: sp.Expr, width: float) -> list[str]:
     widest = max(cuttable, key=lambda f: tex_width(printer.bracket_sum(f)))
     others = sp.Mul._from_args([f for f in rest.args if f is not widest])
     first, *more = _cut(printer, widest, width)
+    if not more:
+        return [whole]
     front = printer.factor(others, last=False)
     return [f"{sign}{front} {first}", *more]
 

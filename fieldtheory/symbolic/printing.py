@@ -15,19 +15,19 @@ from __future__ import annotations
 
 import contextlib
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import sympy as sp
-from sympy.printing.conventions import split_super_sub
-from sympy.printing.latex import LatexPrinter, modifier_dict, translate
+from sympy.printing.latex import LatexPrinter
 from sympy.printing.precedence import PRECEDENCE
 
 from fieldtheory.errors import BadInput
+from fieldtheory.symbolic.arrange import depth, is_short, is_tall, is_tall_below, joined_logs, split_product
 from fieldtheory.symbolic.fields import Entry, Space, SpaceSum, open_spaces, top_atoms
 from fieldtheory.symbolic.linebreaks import break_points, fill, tex_width
 from fieldtheory.symbolic.matrixform import MatrixForm, matrix_form
+from fieldtheory.symbolic.names import glue, name_latex, split_name
 
 STYLES = ("modes", "traces")
 LETTERS = {"mode": ("k", "l", "m", "n"), "sample": (r"\mu", r"\nu", r"\rho"), "site": ("i", "j", "l"),
@@ -65,56 +65,24 @@ def multiline(expr: Any, width: float, **options: Any) -> str:
     return FieldPrinter(**options).multiline(expr, width)
 
 
-def name_latex(name: str) -> str:
-    """LaTeX of a name: ``sigma_a`` is σ with subscript a, ``ftilde`` f under a tilde; words are upright."""
-    return _glue(*_split(name))
-
-
-def _split(name: str) -> tuple[str, list[str], list[str]]:
-    if "\\" in name or "{" in name:  # already LaTeX
-        return name, [], []
-    stem = name.rstrip("'")
-    primes = [r"\prime"] * (len(name) - len(stem))  # TeX would refuse an exponent after q'
-    base, supers, subs = split_super_sub(stem)
-    base = _word(base)
-    for modifier in [s for s in subs if s in modifier_dict]:  # f_tilde is ftilde
-        base = modifier_dict[modifier](base)
-    return base, primes + [_word(s) for s in supers], [_word(s) for s in subs if s not in modifier_dict]
-
-
-def _word(text: str) -> str:
-    if len(text) == 1 and not text.isascii():
-        greek = re.fullmatch(r"GREEK (SMALL|CAPITAL) LETTER (\w+)", unicodedata.name(text, ""))
-        if greek:
-            text = greek[2].lower() if greek[1] == "SMALL" else greek[2].capitalize()
-    tex = translate("lambda" if text == "lam" else text)
-    if tex != text:
-        return tex
-    if re.fullmatch(r"[A-Za-z]|[0-9.,+-]+|", text):
-        return text
-    escaped = re.sub(r"[#$%&_ ]", lambda found: "\\" + found[0], re.sub(r"[\^~']", "", text))
-    return rf"\mathrm{{{escaped}}}"
-
-
-def _glue(base: str, supers: list[str], subs: list[str]) -> str:
-    upper = f"^{{{' '.join(supers)}}}" if supers else ""
-    lower = f"_{{{','.join(subs)}}}" if subs else ""
-    return base + upper + lower
-
-
 class FieldPrinter(LatexPrinter):
-    """SymPy's LaTeX printer with entries, spaces and sums; parameters as in `latex`."""
+    """SymPy's LaTeX printer with entries, spaces and sums; parameters as in `latex`.
+
+    Terms with a symbol of ``late`` (coefficients of corrections) come after the others of a sum.
+    """
 
     def __init__(self, *, style: str = "modes", symbol_names: Mapping[Any, str] | None = None,
-                 matrices: Mapping[str, str] | None = None, context: Iterable[sp.Basic] = ()) -> None:
+                 matrices: Mapping[str, str] | None = None, context: Iterable[sp.Basic] = (),
+                 late: Iterable[sp.Symbol] = ()) -> None:
         if style not in STYLES:
             raise BadInput("style", repr(style), f"one of {', '.join(STYLES)}")
-        # an upright imaginary unit, since i is the index of a site
-        super().__init__({"ln_notation": True, "imaginary_unit": "ri"})
+        # an upright imaginary unit, since i is the index of a site; factors in the order of _print_Mul
+        super().__init__({"ln_notation": True, "imaginary_unit": "ri", "order": "none"})
         self.style = style
         self._given = dict(symbol_names or {})
         self._matrices = MATRICES | dict(matrices or {})
         self._letters: dict[Space, tuple[str, str]] = {}
+        self._late = frozenset(late)
         self._taken: set[str] = set()
         self._depth: dict[Space, int] = {}
         self._free: frozenset[Space] = frozenset()
@@ -142,18 +110,14 @@ class FieldPrinter(LatexPrinter):
             return lines[0]
         return "\n".join([r"\begin{aligned}", " \\\\\n".join(lines), r"\end{aligned}"])
 
-    def lines(self, expr: Any, width: float, left: str | None = None) -> list[str]:
+    def lines(self, expr: Any, width: float, left: str | None = None, align: bool = False) -> list[str]:
         r"""The lines of ``expr``, or of ``left = expr``, with an ``&`` at the point of alignment of each.
 
-        A single line, without ``&``, if all of it fits into ``width`` characters.
+        A single line, without ``&`` unless ``align`` asks for it, if all of it fits into ``width`` characters or
+        nothing in it can be broken.
         """
         if width <= 0:
             raise BadInput("width", width, "a positive number of characters")
-        whole = self.doprint(expr)
-        if left is not None:
-            whole = f"{left} = {whole}"
-        if tex_width(whole) <= width:
-            return [whole]
         expr = self._enter(expr)
         vector = self.is_vector(expr)
         tail = ""
@@ -163,17 +127,20 @@ class FieldPrinter(LatexPrinter):
                 expr, tail = expr.lhs, f" = {sides[1]}"
             else:
                 left, expr = sides[0], expr.rhs
+        whole = (self._print_open(expr) if vector else None) or self._print(expr)
+        if tex_width(f"{left or ''} = {whole}{tail}") <= width:
+            return [f"{whole}{tail}" if left is None else f"{left} {'&' if align else ''}= {whole}"]
         indent = tex_width(f"{left} = ") if left is not None else 0.0
         long_head = indent > 0.35 * width
         room = max(width - (3.0 if long_head else indent) - 3.0, 10.0)
-        *pieces, last = self._open_pieces(expr) if vector else break_points(self, expr, room)
+        *pieces, last = self._open_pieces(expr, room) if vector else break_points(self, expr, room)
         rows = fill([*pieces, last + tail], room)
         if left is None:
-            return ["& " + row for row in rows]
+            return ["& " + row for row in rows] if len(rows) > 1 or align else rows
         hanging = [r"&\quad " + row for row in rows[1:]]
         if long_head:  # a long left side stands on a line of its own
             return [f"& {left}", "& = " + rows[0], *hanging]
-        return [f"{left} &= {rows[0]}", *hanging]
+        return [f"{left} {'&' if hanging or align else ''}= {rows[0]}", *hanging]
 
     # ------------------------------------------------------------------------------ names and indices
     def _learn(self, *exprs: sp.Basic) -> None:
@@ -241,12 +208,14 @@ class FieldPrinter(LatexPrinter):
 
     def _entry(self, entry: Entry, indices: list[str]) -> str:
         given = self._given_name(entry)
-        base, supers, subs = _split(entry.name) if given is None else (given, [], [])
+        base, supers, subs = split_name(entry.name) if given is None else (given, [], [])
         if not indices:
-            return _glue(base, supers, subs)
+            return glue(base, supers, subs)
         if re.search(r"[_^]", re.sub(r"\{.*\}", "", base)):
             base = f"{{{base}}}"
-        return _glue(base, supers, [*subs, " ".join(indices)])
+        if subs and subs[-1] in indices:  # a datum at test points, X_*, has its * as index
+            subs = subs[:-1]
+        return glue(base, supers, [*subs, " ".join(indices)])
 
     # ------------------------------------------------------------------------------ sums and products
     def _print_SpaceSum(self, expr: SpaceSum) -> str:
@@ -263,9 +232,13 @@ class FieldPrinter(LatexPrinter):
 
     def _print_log(self, expr: sp.Expr, exp: str | None = None) -> str:
         (arg,) = expr.args
-        if exp is None and _is_short(arg):
+        if exp is None and is_short(arg):
             return rf"\ln {self._print(arg)}"
         return str(super()._print_log(expr, exp))
+
+    def _print_loggamma(self, expr: sp.Expr, exp: str | None = None) -> str:
+        tex = rf"\ln\Gamma{_round(self._print(expr.args[0]))}"
+        return tex if exp is None else rf"{_round(tex)}^{{{exp}}}"
 
     def sum_head(self, space: Space) -> str:
         size = self._print(space.size)
@@ -283,7 +256,7 @@ class FieldPrinter(LatexPrinter):
         if isinstance(expr, SpaceSum):
             return not last and not (self.style == "traces" and self._is_delimited(expr))
         if isinstance(expr, sp.log):
-            return not last and _is_short(expr.args[0])
+            return not last and is_short(expr.args[0])
         if not last and expr.is_Mul and any(
                 isinstance(f, SpaceSum) and self._needs_mul_brackets(f) for f in expr.args):
             return True  # or what follows would read as part of the sum
@@ -293,28 +266,63 @@ class FieldPrinter(LatexPrinter):
         return self.ordered_terms(expr)
 
     def ordered_terms(self, expr: sp.Add) -> list[sp.Expr]:
-        # stable: data before constants, sums last; and no sum starts with a minus that need not
-        terms = sorted(super()._as_ordered_terms(expr),
-                       key=lambda term: 2 if term.has(SpaceSum) else int(not term.has(Entry)))
+        """The terms of a sum as they are printed, logarithms of scalars joined."""
+        # data before parameters, then sums, then constants of normalisation; and no minus in front if avoidable
+        terms = joined_logs(super()._as_ordered_terms(expr, order="lex"))
+        terms.sort(key=lambda term: (*self._place(term), depth(term)))
         if terms[0].could_extract_minus_sign():
-            positive = next((term for term in terms if not term.could_extract_minus_sign()), None)
-            if positive is not None and positive.has(SpaceSum) == terms[0].has(SpaceSum):
+            late, kind = self._place(terms[0])
+            like = {(late, kind)} | ({(late, 0), (late, 1)} if kind < 2 else set())
+            positive = next((term for term in terms
+                             if not term.could_extract_minus_sign() and self._place(term) in like), None)
+            if positive is not None:
                 terms = [positive, *(term for term in terms if term is not positive)]
         return terms
+
+    def _place(self, term: sp.Expr) -> tuple[bool, int]:
+        late = bool(self._late & term.free_symbols)
+        if term.has(SpaceSum):
+            return late, 2
+        return late, 0 if term.has(Entry) else 3 if term.has(sp.log, sp.loggamma) else 1
 
     def _print_Mul(self, expr: sp.Expr) -> str:
         # also called by _print_Pow, with powers
         args = expr.args if expr.is_Mul else ()
-        unevaluated = args and (args[0] is sp.S.One or any(arg.is_Number for arg in args[1:]))
-        if not args or unevaluated or not any(map(_is_tall, args)) or any(map(_is_tall_below, args)):
+        if not args or args[0] is sp.S.One or any(arg.is_Number for arg in args[1:]):  # or unevaluated
             return super()._print_Mul(expr)
-        sign, coefficient, tall = _split_product(expr)
+        if not any(map(is_tall, args)) or any(map(is_tall_below, args)):
+            negative = expr.could_extract_minus_sign()
+            positive = -expr if negative else expr
+            if positive.is_Mul:
+                tex = super()._print_Mul(sp.Mul._from_args(sorted(positive.args, key=self._rank)))
+            else:
+                tex = self.bracket_sum(positive)
+            return f"- {tex}" if negative else tex
+        sign, coefficient, tall = split_product(expr)
         if not tall:
             positive = self._print(-expr)
             return "- " + (_round(positive) if (-expr).is_Add else positive)
         texts = [] if coefficient == 1 else [self.factor(coefficient, last=False)]
-        texts += [self.factor(factor, last=factor is tall[-1]) for factor in tall]
+        # of several forms in vectors each stands in brackets, the last too
+        several = sum(isinstance(f, SpaceSum) and not self._is_delimited(f) for f in tall) > 1
+        texts += [self.factor(factor, last=factor is tall[-1] and (self.style == "modes" or not several))
+                  for factor in tall]
         return sign + " ".join(texts)
+
+    def _rank(self, factor: sp.Expr) -> tuple[int, bool, Any]:
+        """Numbers, coefficients, parameters, brackets of them, functions, then spectra, data and fields."""
+        base = factor.as_base_exp()[0]
+        if isinstance(base, Entry) and base.spaces:
+            rank = {"spectrum": 6, "data": 7}.get(base.domain, 8)
+        elif isinstance(factor, sp.exp):
+            rank = 5
+        elif base.is_number:
+            rank = 0 if base.is_Rational else 1
+        elif base.is_Atom or isinstance(base, Entry):
+            rank = 2 if base in self._late else 3
+        else:
+            rank = 9 if base.has(Entry) else 4 if base.is_Add else 5
+        return rank, "_" in getattr(base, "name", ""), sp.default_sort_key(factor)
 
     def factor(self, factor: sp.Expr, last: bool) -> str:
         tex = self._print(factor)
@@ -345,7 +353,7 @@ class FieldPrinter(LatexPrinter):
         others = [s for v in form.vectors for s in v.spaces if s != total.space]
         if not others or not indexed:
             return tex
-        return _glue(rf"\left[{tex}\right]", [], [" ".join(self.index_of(space) for space in others)])
+        return glue(rf"\left[{tex}\right]", [], [" ".join(self.index_of(space) for space in others)])
 
     def _oriented(self, entry: Entry, space: Space, left: bool) -> str:
         """An entry as the left or right factor of a product over ``space``, transposed where need be."""
@@ -385,9 +393,9 @@ class FieldPrinter(LatexPrinter):
             texts = [] if scalar == 1 else [self.factor(scalar, last=False)]
             return sign + " ".join([*texts, *(self._matrix_factor(f, x) for f in factors)])
         if expr.is_Pow:
-            return _glue(self._bracketed(expr.base, x), [self._exponent(expr.exp)], [])
+            return glue(self._bracketed(expr.base, x), [self._exponent(expr.exp)], [])
         if isinstance(expr, sp.exp):
-            return _glue("e", [self._matrix(expr.args[0], x)], [])
+            return glue("e", [self._matrix(expr.args[0], x)], [])
         return r"\ln" + _round(self._matrix(expr.args[0], x))
 
     def _exponent(self, exponent: sp.Expr) -> str:
@@ -428,18 +436,42 @@ class FieldPrinter(LatexPrinter):
             return None
         return "".join(self._open_pieces(expr))
 
-    def _open_pieces(self, expr: sp.Expr) -> list[str]:
+    def _open_pieces(self, expr: sp.Expr, room: float | None = None) -> list[str]:
+        """The terms of a vector with their signs; one wider than ``room`` is cut inside its bracket."""
         (space,) = open_spaces(expr)
-        terms = self.ordered_terms(expr) if expr.is_Add else [expr]
-        return self._signed(terms, lambda term: self._vector_term(term, space))
+        pieces: list[str] = []
+        for position, term in enumerate(self.ordered_terms(expr) if expr.is_Add else [expr]):
+            negative = position > 0 and term.could_extract_minus_sign()
+            operator = (" - " if negative else " + ") if position else ""
+            term = -term if negative else term
+            whole = self._vector_term(term, space)
+            scalar, inside = self._vector_bracket(term, space)
+            if room is None or inside is None or tex_width(f"{whole}") <= room:
+                pieces.append(operator + (_round(whole) if term.is_Add else f"{whole}"))
+                continue
+            first, *more, last = self._open_pieces(inside, room)
+            pieces += [rf"{operator}{self.factor(scalar, last=False)} \biggl({first}", *more, rf"{last}\biggr)"]
+        return pieces
+
+    def _vector_bracket(self, term: sp.Expr, space: Space) -> tuple[sp.Expr, sp.Expr | None]:
+        """A scalar and the sum of vectors that it multiplies; without the latter if the term is none such."""
+        factors = sp.Mul.make_args(term)
+        inner = [f for f in factors if space in open_spaces(f)]
+        scalar = sp.Mul._from_args([f for f in factors if f not in inner])
+        if len(inner) != 1 or not inner[0].is_Add or any(
+                self._vector_term(part, space) is None for part in inner[0].args):
+            return scalar, None
+        return scalar, inner[0]
 
     def _vector_term(self, term: sp.Expr, space: Space) -> str | None:
         sign, term = ("- ", -term) if term.could_extract_minus_sign() else ("", term)
         if term.is_Add:
             return None
+        scalar, inside = self._vector_bracket(term, space)
         open_factors = [f for f in sp.Mul.make_args(term) if space in open_spaces(f)]
-        scalar = sp.Mul._from_args([f for f in sp.Mul.make_args(term) if f not in open_factors])
-        if len(open_factors) == 1 and isinstance(open_factors[0], SpaceSum):
+        if inside is not None:
+            tex: str | None = _round("".join(self._open_pieces(inside)))
+        elif len(open_factors) == 1 and isinstance(open_factors[0], SpaceSum):
             total = open_factors[0]
             form = matrix_form(total.body, total.space)
             if form is None or [s for v in form.vectors for s in v.spaces if s != total.space] != [space]:
@@ -457,29 +489,3 @@ class FieldPrinter(LatexPrinter):
 
 def _round(tex: str | None) -> str:
     return rf"\left({tex}\right)"
-
-
-def _is_short(arg: sp.Expr) -> bool:
-    """What a logarithm may stand before without brackets."""
-    return bool(arg.is_Symbol) or isinstance(arg, Entry) or bool(arg.is_Integer and arg.is_nonnegative)
-
-
-def _is_tall(factor: sp.Expr) -> bool:
-    """Factors that stand beside a fraction rather than in its numerator."""
-    base, exponent = factor.as_base_exp()
-    return bool(exponent.is_positive) and base.has(SpaceSum, sp.log)
-
-
-def _is_tall_below(factor: sp.Expr) -> bool:
-    """A denominator too large to be split from its numerator."""
-    base, exponent = factor.as_base_exp()
-    return bool(exponent.is_negative) and base.has(SpaceSum)
-
-
-def _split_product(expr: sp.Mul) -> tuple[str, sp.Expr, list[sp.Expr]]:
-    sign, expr = ("- ", -expr) if expr.could_extract_minus_sign() else ("", expr)
-    if not expr.is_Mul:
-        return sign, sp.S.One, []
-    tall = sorted((f for f in expr.args if _is_tall(f)),
-                  key=lambda f: (isinstance(f, SpaceSum), sp.default_sort_key(f)))
-    return sign, sp.Mul._from_args([f for f in expr.args if f not in tall]), tall

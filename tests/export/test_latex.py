@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import sympy as sp
 
+import fieldtheory as ft
 from fieldtheory.errors import BadInput
 from fieldtheory.export.latex import (
     Equation,
@@ -73,7 +74,9 @@ def derivation() -> SimpleNamespace:
             _step("look", actions[4], None, exact=False, definitions={q: TRACE * FORM}),
         ],
         equations={"saddle_of_Q": sp.Eq(1 - g / Q - (g / N) * (FORM - TRACE), 0)},
-        observables={"mean_output": Q * lam * y / (Q * lam + s),
+        observables={"output": SpaceSum(a * SpaceSum(X * w, inputs), site), "readout_norm": SpaceSum(a**2, site)},
+        abbreviations={sp.Symbol("G"): 1 / (N + FORM), sp.Symbol("S3"): LONG, sp.Symbol("c_2"): sp.Symbol("G") / 2},
+        results={"mean_output": Q * lam * y / (Q * lam + s), "readout_norm": Q + Q * sp.Symbol("S3")**2,
                      "test_output": SpaceSum(T * y / (Q * lam + s), mode),
                      "log_evidence": -RESCALED, "curvature": LONG},
         notes=["Here λ ≥ 0.", "At most 5% & no more."],
@@ -96,6 +99,12 @@ def test_escape(text: str, tex: str) -> None:
     assert escape(text) == tex
 
 
+def test_unicode_in_prose_and_in_its_math() -> None:
+    assert prose("ħ γ² ∝ √χ – ⟨f⟩ ≈ ∞") == (r"$\hbar$ $\gamma$$^2$ $\propto$ $\surd$$\chi$ -- $\langle$f$\rangle$ "
+                                          r"$\approx$ $\infty$")
+    assert prose("$σ_a² ≤ ħ$") == r"${\sigma}_a^2 {\leq} {\hbar}$"
+
+
 def test_prose_keeps_math_and_lone_dollars() -> None:
     assert prose("with $Q_i^2$ at 5%") == r"with $Q_i^2$ at 5\%"
     assert prose("for 5$ only_") == r"for 5\$ only\_"
@@ -105,15 +114,40 @@ def test_a_derivation_tells_everything(derivation: SimpleNamespace) -> None:
     text = derivation_document(derivation)
     for part in (r"\title{The linear network \& its $N\to\infty$ limit\_}", r"S\left[a, w\right] = ",
                  r"S\left[\tilde{f}\right] = ", r"The derivation takes 5 steps, of which 2 are exact.",
-                 r"\paragraph{Step 1: integrate out.} The rule $R$ with 100 \% integrate\_out. This step",
+                 r"\paragraph{Step 1: integrate out.} The rule $R$ with 100 \% integrate\_out. The action",
                  r"with $g = N^{1 - \gamma} \sigma_{a}^{2}$ and $s = N^{- \delta} s_{0}$.",
+                 r"f_{\mu} &= \sum_{i=1}^{N} a_{i}", r"Q &= \sum_{i=1}^{N} a_{i}^{2}",
+                 r"G^{-1} = N + y^{\top} K", r"S^{(3)} &= ", r"\left(S^{(3)}\right)^{2}", r"$c_{2} = \frac{G}{2}$",
                  r"with remainder $O(N^{-2})$.", r"with remainder $O(1/N)$.", "whose remainder is not known.",
-                 r"No field remains", r"y^{\top} K \left(Q K + s\right)^{-2} y", r"\langle f\rangle_{k} = ",
+                 r"No field remains", r"y^{\top} K \left(Q K + s\right)^{-2} y",
                  r"\langle f\rangle = Q K \left(Q K + s\right)^{-1} y.", r"$\delta - \gamma + 1$",
                  r"\item eigenvalues and targets are $\Theta$(1)", r"\item At most 5\% \& no more."):
         assert part in text, part
     assert text.count(r"g = N^{1 - \gamma}") == 1  # a definition is given once
     assert text == derivation_document(derivation)
+
+
+def test_a_closing_step_does_not_repeat_the_action(derivation: SimpleNamespace) -> None:
+    last = derivation.steps[2].after
+    derivation.steps = [*derivation.steps[:3], _step("close", last, last, exact=False, remainder=sp.Symbol("hbar")**2)]
+    text = derivation_document(derivation)
+    assert r"with remainder $O(\hbar^{2})$." in text
+    closing = text.split("Step 4: close")[1].split(r"\section")[0]
+    assert "begin" not in closing
+
+
+def test_a_definition_stands_in_for_its_value(derivation: SimpleNamespace) -> None:
+    derivation.equations["m"] = sp.Eq(sp.Symbol("m"), FORM)
+    derivation.results, derivation.abbreviations = {"kernel": 2 * FORM * g, "other": 3 * FORM}, {}
+    text = derivation_document(derivation).split(r"\section{Predictions}")[1]
+    assert "y^{" not in text and "Kernel is" in text and "3 m" in text
+
+
+def test_one_line_is_never_aligned() -> None:
+    wide = sp.Eq(sp.Symbol("q"), sp.Mul(*sp.symbols("a_:60")))
+    for equation in (Equation(wide), Equation(wide.rhs, left="q"), Equation(sp.Eq(wide.rhs, 0))):
+        text = document("t", [Section("s", [equation])])
+        assert r"\begin{equation}" in text and "&" not in text and "footnotesize" in text
 
 
 def test_every_environment_is_closed(derivation: SimpleNamespace) -> None:
@@ -128,6 +162,7 @@ def test_every_environment_is_closed(derivation: SimpleNamespace) -> None:
 
 def test_what_is_absent_leaves_no_section(derivation: SimpleNamespace) -> None:
     derivation.equations, derivation.observables, derivation.notes, derivation.steps = {}, {}, [], []
+    del derivation.results, derivation.abbreviations
     del derivation.power_counting
     assert derivation_document(derivation).count(r"\section") == 1
 
@@ -154,7 +189,21 @@ def _overfull(pdf: Path) -> list[float]:
 def test_a_derivation_compiles_within_the_margins(
     derivation: SimpleNamespace, compile_latex: Callable[[str], Path]
 ) -> None:
-    assert all(points < 20 for points in _overfull(compile_latex(derivation_document(derivation))))
+    assert all(points < 2 for points in _overfull(compile_latex(derivation_document(derivation))))
+
+
+@pytest.mark.latex
+@pytest.mark.slow
+@pytest.mark.parametrize(("view", "loops"), [("rescaling", 1), ("adaptation", 1), (None, 0)])
+def test_the_theories_of_the_linear_network_compile_within_the_margins(
+    view: str | None, loops: int, compile_latex: Callable[[str], Path]
+) -> None:
+    net = ft.Network(scaling=ft.Scaling())
+    theory = ft.theories["linear"](net, view=view, loops=loops) if view else ft.theories["nngp"](net)
+    pdf = compile_latex(derivation_document(theory.derivation))
+    assert all(points < 2 for points in _overfull(pdf))
+    pages = re.search(r"\((\d+) pages", pdf.with_suffix(".log").read_text(encoding="utf-8", errors="replace"))
+    assert pages is not None and int(pages[1]) <= 6
 
 
 @pytest.mark.latex

@@ -40,7 +40,7 @@ ACTION = (N * sp.exp(u) / (2 * g) - N * u / 2 + SpaceSum(sp.log(sp.exp(u) * lam 
     ("lam", r"\lambda"), ("lambda", r"\lambda"), ("λ", r"\lambda"), ("Σ", r"\Sigma"), ("y", "y"),
     ("sigma_a", r"\sigma_{a}"), ("s_0", "s_{0}"), ("x1", "x_{1}"), ("q'", r"q^{\prime}"),
     ("ftilde", r"\tilde{f}"),
-    ("f_tilde", r"\tilde{f}"), ("Qhat", r"\hat{Q}"), ("P_test", r"P_{\mathrm{test}}"),
+    ("f_tilde", r"\tilde{f}"), ("Qhat", r"\hat{Q}"), ("P_test", r"P_{\mathrm{test}}"), ("P_*", "P_{*}"),
     ("width", r"\mathrm{width}"), (r"\mathcal{Z}", r"\mathcal{Z}"), ("50%", r"\mathrm{50\%}"),
 ])
 def test_names(name: str, tex: str) -> None:
@@ -57,7 +57,7 @@ def test_names(name: str, tex: str) -> None:
     (SpaceSum(y**2, mode) ** 2, r"\left(\sum_{k=1}^{P} y_{k}^{2}\right)^{2}"),
     (1 / SpaceSum(y**2, mode), r"\frac{1}{\sum_{k=1}^{P} y_{k}^{2}}"),
     (-(N / 2) * sp.log(1 - g / N * SpaceSum(lam * j**2, mode)),
-     r"- \frac{N}{2} \ln{\left(1 - \frac{g}{N} \sum_{k=1}^{P} j_{k}^{2} \lambda_{k} \right)}"),
+     r"- \frac{N}{2} \ln{\left(1 - \frac{g}{N} \sum_{k=1}^{P} \lambda_{k} j_{k}^{2} \right)}"),
     (SpaceSum((f - SpaceSum(a * SpaceSum(X * w, inputs), site)) ** 2, sample) / (2 * s),
      r"\frac{1}{2 s} \sum_{\mu=1}^{P} \left(f_{\mu} "
      r"- \sum_{i=1}^{N} a_{i} \sum_{d=1}^{D} X_{\mu d} w_{i d}\right)^{2}"),
@@ -66,6 +66,10 @@ def test_names(name: str, tex: str) -> None:
     (SpaceSum(Entry("h", "data", [test]), test), r"\sum_{t=1}^{P_{\mathrm{test}}} h_{t}"),
     (sp.log(Q) * TRACE, r"\left(\ln Q\right) \sum_{k=1}^{P} \frac{\lambda_{k}}{Q \lambda_{k} + s}"),
     (sp.I * SpaceSum(j, mode), r"\mathrm{i} \sum_{k=1}^{P} j_{k}"),
+    (Entry("X_*", "data", [test, mode]), "X_{* k}"),
+    (sp.loggamma(N / 2), r"\ln\Gamma\left(\frac{N}{2}\right)"),
+    (y + N * sp.log(g) / 2 - N * sp.log(N) / 2 + SpaceSum(lam, mode) - sp.loggamma(N),
+     r"y_{k} + \sum_{k'=1}^{P} \lambda_{k'} - \ln\Gamma\left(N\right) + \frac{N}{2} \ln{\left(\frac{g}{N} \right)}"),
 ])
 def test_sums_over_modes(expr: sp.Expr, tex: str) -> None:
     assert latex(expr) == tex
@@ -95,6 +99,7 @@ def test_the_inner_of_two_sums_over_one_space_is_primed() -> None:
      r"f = \operatorname{tr}\left[K \left(Q K + s\right)^{-1}\right] K y"),
     (SpaceSum(Entry("kappa", "spectrum", [mode]) * y**2, mode),
      r"y^{\top} \operatorname{diag}\left(\kappa\right) y"),
+    (s * (lam * y - y / (Q * lam + s)), r"s \left(K y - \left(Q K + s\right)^{-1} y\right)"),
     (SADDLE, r"1 - \frac{g}{Q} - \frac{g}{N} \left(y^{\top} K \left(Q K + s\right)^{-2} y"
              r" - \operatorname{tr}\left[K \left(Q K + s\right)^{-1}\right]\right) = 0"),
 ])
@@ -212,6 +217,19 @@ def test_nothing_is_lost_in_a_break() -> None:
     whole = latex(ACTION)
     assert "".join(re.sub(r"[&\s]|\\quad", "", line) for line in FieldPrinter().lines(ACTION, 20)) == (
         re.sub(r"\s", "", whole))
+
+
+def test_a_vector_is_broken_inside_its_bracket() -> None:
+    expr = y - s * sp.Add(*(g**n * lam * y / (Q * lam + s) ** n for n in range(1, 6)))
+    lines = FieldPrinter(style="traces").lines(expr, 50, left="f")
+    assert len(lines) > 1 and all(tex_width(line) <= 50 and _balanced(line) for line in lines)
+    assert lines[0].startswith("f &= y") and "_{k}" not in "".join(lines)
+
+
+def test_alignment_on_demand() -> None:
+    assert FieldPrinter().lines(Q, 40, left="q", align=True) == ["q &= Q"]
+    assert FieldPrinter().lines(sp.Eq(q, Q), 40, align=True) == ["q &= Q"]
+    assert FieldPrinter().lines(sp.Eq(q, Q), 40) == ["q = Q"]
 
 
 def test_where_an_equation_is_aligned() -> None:

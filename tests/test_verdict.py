@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as npst
 
 from fieldtheory.errors import BadInput
 from fieldtheory.sampling.diagnostics import to_inference_data
-from fieldtheory.validate import Sampled, holm, validate
+from fieldtheory.verdict import Sampled, holm, validate
 
 P, P_TEST = 6, 3
 TARGET = np.array([1.0, -1.0, 1.0, 1.0, -1.0, -1.0])
