@@ -80,7 +80,6 @@ class Predictor:
             "test_coefficients": linear_coefficient(test, projection),
             "readout_norm": self.closure.average(self.action.observe("readout_norm")),
             "discrepancy_along_target": self.closure.average(self.action.observe("discrepancy_along_target")),
-            "log_evidence": self.closure.log_partition(),
         }
 
     @cached_property
@@ -149,6 +148,10 @@ class Predictor:
     @cached_property
     def output_kernel(self) -> Kernel:
         return compile_expressions(self.outputs, f"{self.name}_outputs")
+
+    @cached_property
+    def evidence_kernel(self) -> Kernel:
+        return compile_expressions({"log_evidence": self.closure.log_partition()}, f"{self.name}_evidence")
 
     @cached_property
     def probe_kernel(self) -> Kernel:
@@ -256,6 +259,16 @@ class Predictor:
         if self.profile_kernel is not None:
             values = values | call(self.profile_kernel, values)
         return best, values
+
+    def log_evidence(self, values: Values, at: Values) -> float:
+        """ln Z at the solution ``at``.
+
+        One loop of ln Z about the saddle is -S - ½ ln det at the saddle *without* loops: at the stationary point of the
+        effective action the reducible two-loop term would come in, without the others that it nearly cancels.
+        """
+        if isinstance(self.closure, FieldClosure) and self.closure.loops:
+            return self.without_loops.log_evidence(values, self.without_loops.state(values)[1])
+        return float(call(self.evidence_kernel, at)["log_evidence"])
 
     # -------------------------------------------------------------------------------------------- branches
 

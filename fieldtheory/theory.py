@@ -113,7 +113,7 @@ class Theory:
     @cached_property
     def observables(self) -> dict[str, sp.Expr]:
         """What is predicted, in terms of the unknowns (and the field they determine)."""
-        return {**self._predictor.outputs, **self._predictor.probed}
+        return {**self._predictor.outputs, **self._predictor.probed, "log_evidence": self.closure.log_partition()}
 
     @cached_property
     def derivation(self) -> Derivation:
@@ -218,21 +218,25 @@ class Theory:
             if name not in (*DEFAULT_OUTPUTS, *HEAVY_OUTPUTS):
                 raise UnknownName("outputs", name, (*DEFAULT_OUTPUTS, *HEAVY_OUTPUTS))
         predictor, net = self._predictor, self.network
-        values = self._values(data, width)
+        given = self._values(data, width)
         spectrum = data.spectrum(float(net.weight_variance))  # type: ignore[arg-type]
-        best, values = predictor.state(values)
+        best, values = predictor.state(given)
         found = call(predictor.output_kernel, values)
         modes = np.broadcast_to(found["mean_output"], data.samples)
+        has_target = bool(np.any(data.y))
+        has_direction = np.linalg.norm(modes) > 1e-12 * np.linalg.norm(data.y)
         variables: dict[str, Any] = {name: ((), value) for name, value in best.values.items()}
         variables["mean_output"] = (("sample",), spectrum.from_modes(modes))
         if "test_output" in wanted and spectrum.test_basis is not None:
             test = spectrum.test_from_modes(found["test_coefficients"]) * values["D"] / values["sigma_w^2"]
             variables["test_output"] = (("test",), test)
-        for name in ("readout_norm", "discrepancy_along_target", "log_evidence"):
+        for name in ("readout_norm", "discrepancy_along_target"):
             variables[name] = ((), found[name])
+        if "log_evidence" in wanted:
+            variables["log_evidence"] = ((), predictor.log_evidence(given, values))
         if "variance_along_mean_output" in wanted:
             norm = float(np.linalg.norm(modes))
-            direction = modes / norm if norm > 0 else modes
+            direction = modes / norm if has_direction else modes
             probed = call(predictor.probe_kernel, values | {"v": direction})
             variables["variance_along_mean_output"] = ((), probed["variance"])
         if "hidden_kernel_overlap" in wanted:
@@ -248,12 +252,18 @@ class Theory:
             variables["log_evidence_gradient"] = (("hyperparameter",), np.array(list(slopes.values())))
         kept = {name: value for name, value in variables.items() if name in wanted or name in best.values}
         coords = {"hyperparameter": list(predictor.gradient)} if "log_evidence_gradient" in kept else {}
-        status, undefined = best.status, set() if np.any(data.y) else set(PER_TARGET) & set(kept)
+        status, undefined = best.status, set() if has_target else set(PER_TARGET) & set(kept)
+        if not has_direction:
+            undefined |= {"variance_along_mean_output"} & set(kept)
         self._check_finite({name: value for name, value in kept.items() if name not in undefined})
         if undefined:
             kept |= {name: ((), np.nan) for name in undefined}
-            status += f"; the target is zero, and {', '.join(sorted(undefined))} not defined"
-        return xr.Dataset(kept, coords=coords, attrs=self._attributes(data, values, best) | {"status": status})
+            zero = "mean output" if has_target else "target"
+            status += f"; the {zero} is zero, and {', '.join(sorted(undefined))} not defined"
+        prediction = xr.Dataset(kept, coords=coords, attrs=self._attributes(data, values, best) | {"status": status})
+        for name in kept:
+            prediction[name].attrs["remainder"] = f"O({self.closure.remainder_of(MATRICES.get(name, name))})"
+        return prediction
 
     def _check_finite(self, variables: Mapping[str, tuple[Any, Any]]) -> None:
         for name, (_, value) in variables.items():

@@ -60,8 +60,12 @@ class Closure:
 
     @property
     def remainder(self) -> str:
-        """The order of what was dropped, in the loop-counting parameter ħ."""
+        """The order of what was dropped of an average, in the loop-counting parameter ħ."""
         return "0"
+
+    def remainder_of(self, quantity: str) -> str:
+        """The order of what was dropped of a named quantity, where it is not that of an average."""
+        return self.remainder
 
     @property
     def contributions(self) -> dict[str, sp.Expr]:
@@ -214,6 +218,11 @@ class FieldClosure(Closure):
     @property
     def remainder(self) -> str:
         return f"hbar^{self.loops + 1}"
+
+    def remainder_of(self, quantity: str) -> str:
+        # One loop of ln Z at any order, and the leading order of a covariance, which is ħ.
+        exponents = {"log_evidence": 1, "variance": 2, "variance_along_mean_output": 2}
+        return f"hbar^{exponents.get(quantity, self.loops + 1)}"
 
     @property
     def contributions(self) -> dict[str, sp.Expr]:

@@ -62,8 +62,7 @@ def loop_coefficients(loops: int) -> LoopCoefficients:
     BadInput
         If ``loops`` is not a non-negative integer.
     """
-    if not isinstance(loops, int) or loops < 0:
-        raise BadInput("loops", loops, "an integer that is zero or more")
+    _check_loops(loops)
     order = 2 * loops  # powers of ε = √ħ
     names = ["G", *(f"S{k}" for k in range(3, order + 3))]
     _, *generators = ring(names, sp.QQ)
@@ -104,6 +103,11 @@ def loop_coefficients(loops: int) -> LoopCoefficients:
     return LoopCoefficients(loops, symbols[G], {k: symbols[v] for k, v in vertex.items()}, log_partition, expectation)
 
 
+def _check_loops(loops: int) -> None:
+    if not isinstance(loops, int) or loops < 0:
+        raise BadInput("loops", loops, "an integer that is zero or more")
+
+
 def _multiply(a: list[PolyElement], b: list[PolyElement], zero: PolyElement) -> list[PolyElement]:
     return [sum((a[i] * b[n - i] for i in range(n + 1)), zero) for n in range(len(a))]
 
@@ -137,6 +141,7 @@ class ScalarExpansion:
 
     @classmethod
     def of(cls, action: sp.Expr, field: sp.Expr, loops: int) -> ScalarExpansion:
+        _check_loops(loops)
         # ⟨O⟩ at L loops needs S_2 … S_{2L+1}; ln Z at L+1 loops one more.
         return cls(field, action, scalar_derivatives(action, field, 2 * loops + 2), loops)
 
