@@ -5,14 +5,16 @@ The front door to :mod:`fieldtheory.symbolic`; every method returns a new object
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sympy as sp
 
 from fieldtheory.errors import BadInput, RuleError, UnknownName
-from fieldtheory.symbolic import rules
+from fieldtheory.symbolic import expansion, rotation, rules, saddles, structured
 from fieldtheory.symbolic.closures import Closure, close
+from fieldtheory.symbolic.diagrams import Diagrams, diagrams
 from fieldtheory.symbolic.fields import (
     Entry,
     Space,
@@ -21,6 +23,7 @@ from fieldtheory.symbolic.fields import (
     entries,
     open_spaces,
     pointwise_diff,
+    rename,
     structure_key,
     sum_over,
     sums,
@@ -28,10 +31,11 @@ from fieldtheory.symbolic.fields import (
     vary,
 )
 from fieldtheory.symbolic.forms import Form, hessian
-from fieldtheory.symbolic.loops import ScalarExpansion
+from fieldtheory.symbolic.loops import hbar
 from fieldtheory.symbolic.printing import latex
 from fieldtheory.symbolic.rules import FieldAction, Step
-from fieldtheory.symbolic.saddle import OrderParameter, conjugate_to, scalar_saddle
+from fieldtheory.symbolic.saddle import OrderParameter, conjugate_to
+from fieldtheory.symbolic.saddles import SaddlePoint
 from fieldtheory.symbolic.series import Series
 
 if TYPE_CHECKING:
@@ -60,6 +64,7 @@ class Action:
     large : the large parameter N of a loop expansion, where S is N times a function of order one.
     definitions : what parameters stand for (g = σ_a² N^{1-γ}), for counting and for numbers.
     quantities : named observables of the fields, carried along by every rule.
+    width : the symbol of a network's width, whose powers are counted.
 
     Raises
     ------
@@ -69,9 +74,16 @@ class Action:
 
     def __init__(self, expr: Any, fields: Iterable[Field], *, large: sp.Symbol | None = None,
                  definitions: Mapping[sp.Expr, sp.Expr] | None = None,
-                 quantities: Mapping[str, sp.Expr] | None = None, steps: tuple[Step, ...] = ()) -> None:
-        self.value = FieldAction(sp.sympify(expr), tuple(fields), dict(definitions or {}))
+                 quantities: Mapping[str, sp.Expr] | None = None, width: sp.Symbol | None = None,
+                 steps: tuple[Step, ...] = ()) -> None:
+        given: Any = fields
+        fields = tuple(fields) if isinstance(fields, Iterable) and not isinstance(fields, str) else (fields,)
+        for field in fields:
+            if not isinstance(field, sp.Symbol | Entry) or fields.count(field) > 1 or isinstance(given, sp.Basic):
+                raise BadInput("fields", given, "a list of different fields, each a Symbol or an Entry")
+        self.value = FieldAction(sp.sympify(expr), fields, dict(definitions or {}))
         self.large = large
+        self.width = width
         self.quantities = dict(quantities or {})
         self.steps = steps
         for field in self.value.fields:
@@ -118,15 +130,46 @@ class Action:
         return found[name]
 
     def rename(self, names: Mapping[str, str]) -> Action:
-        """The same action with fields, spaces and symbols renamed; its history is left behind."""
+        """The same action with fields, spaces and symbols renamed.
+
+        Its history is left behind: quantities become observables of the fields left, but those that the steps cannot
+        average are left behind too.
+
+        Raises
+        ------
+        BadInput
+            If two things would then share a name.
+        """
+        quantities: dict[str, sp.Expr] = {}
+        for name in self.quantities:
+            try:
+                quantities[name] = self.observe(name)
+            except RuleError:
+                continue
+        rules.check_distinct(names, self._names(quantities))
         value = self.value.rename(names)
-        return Action(value.expr, value.fields, definitions=value.definitions, large=self.large)
+        return Action(value.expr, value.fields, definitions=value.definitions,
+                      large=None if self.large is None else rename(self.large, names),
+                      width=None if self.width is None else rename(self.width, names),
+                      quantities={name: rename(quantity, names) for name, quantity in quantities.items()})
+
+    def _names(self, quantities: Mapping[str, sp.Expr] | None = None) -> set[str]:
+        """Every name in use: of fields, data, spaces, parameters and what they stand for."""
+        more = (self.quantities if quantities is None else quantities).values()
+        return rules.names_in(self.expr, *self.fields, *self.definitions, *self.definitions.values(), *more)
+
+    def _check_fresh(self, argument: str, *names: str) -> None:
+        used = self._names()
+        for name in names:
+            if name in used:
+                raise BadInput(argument, name, "a name that is not in use")
+            used.add(name)
 
     # ---------------------------------------------------------------------------------------------- rules
 
     def _after(self, step: Step) -> Action:
         return Action(step.after.expr, step.after.fields, large=self.large, definitions=step.after.definitions,
-                      quantities=self.quantities, steps=(*self.steps, step))
+                      quantities=self.quantities, width=self.width, steps=(*self.steps, step))
 
     def _field(self, field: Field | str) -> Field:
         return self.value.find(field) if isinstance(field, str) else field
@@ -143,11 +186,32 @@ class Action:
 
     def integrate_out(self, field: Field | str) -> Action:
         """Integrate a Gaussian field out, exactly (:func:`fieldtheory.symbolic.rules.integrate_out`)."""
-        return self._after(rules.integrate_out(self.value, self._field(field)))
+        step = rules.integrate_out(self.value, self._field(field))
+        self._check_namings(step)
+        return self._after(step)
+
+    def _check_namings(self, step: Step) -> None:
+        """Refuse an average that brings back a quantity which has a name: the name would no longer stand for it."""
+        (gone,) = step.removed
+        for naming in self.steps:
+            node = naming.details["definition"].as_coeff_Mul()[1] if naming.rule == "introduce" else sp.S.One
+            fields = [entry for entry in node.atoms(Entry) if not entry.is_data]
+            if not fields or any(entry not in step.after.fields for entry in fields):
+                continue
+            for name in self.quantities:
+                try:
+                    found = tidy(step.push(self.observe(name)))
+                except RuleError:
+                    continue
+                if found.has(node):
+                    raise RuleError(f"the average of {name} over {gone} holds {node}, which is named {naming.added[0]} "
+                                    f"already: integrate {gone} out first, and introduce {naming.added[0]} then")
 
     def introduce(self, name: str, quantity: Quantity, *, conjugate: str, domain: str = "real") -> Action:
         """Name a quantity and impose the name by an imaginary conjugate field (:func:`rules.introduce`)."""
         definition = self.observe(quantity) if isinstance(quantity, str) else quantity
+        self._check_fresh("name", name)
+        self._check_fresh("conjugate", conjugate)
         spaces = sorted(open_spaces(definition), key=lambda space: space.name)
         return self._after(rules.introduce(self.value, Entry(name, domain, spaces), definition,
                                            Entry(conjugate, "imaginary", spaces)))
@@ -160,6 +224,7 @@ class Action:
 
     def change_variable(self, old: Field | str, new: str, function: Callable[[sp.Expr], sp.Expr]) -> Action:
         """Change a scalar field, old = function(new), with its Jacobian (:func:`rules.change_variable`)."""
+        self._check_fresh("new", new)
         entry = Entry(new, "real")
         return self._after(rules.change_variable(self.value, self._field(old), entry, function(entry)))  # type: ignore[arg-type]
 
@@ -169,10 +234,11 @@ class Action:
 
     def diagonalise(self, matrix: str, *, modes: str, spectrum: str, variance: sp.Expr,
                     projections: Mapping[str, str] | None = None) -> Action:
-        """Rotate the rows of a data matrix into the eigenbasis of K = variance · X Xᵀ (:func:`rules.diagonalise`).
+        """Rotate the rows of a data matrix into the eigenbasis of K = variance · X Xᵀ (:func:`rotation.diagonalise`).
 
         ``projections`` names X' Xᵀ U for other matrices with the same columns, such as test inputs.
         """
+        self._check_fresh("names", modes, spectrum, *(projections or {}).values())
         X = self[matrix]
         rows = X.spaces[0]  # type: ignore[union-attr]
         space = Space(modes, rows.size)
@@ -180,7 +246,7 @@ class Action:
         gram = Entry(f"{spectrum}_{matrix}", "spectrum", (space,))
         named = {self[key]: Entry(name, "data", (self[key].spaces[0], space))  # type: ignore[union-attr]
                  for key, name in (projections or {}).items()}
-        step = rules.diagonalise(self.value, X, rows, space, spectrum=eigenvalues,  # type: ignore[arg-type]
+        step = rotation.diagonalise(self.value, X, rows, space, spectrum=eigenvalues,  # type: ignore[arg-type]
                                  scale=1 / variance, projections=named, definition=variance * gram)
         return self._after(step)
 
@@ -210,10 +276,13 @@ class Action:
 
     def conjugate_to(self, name: str, quantity: sp.Expr) -> OrderParameter:
         """The variable conjugate to a sum, as its name (:func:`fieldtheory.symbolic.saddle.conjugate_to`)."""
+        self._check_fresh("name", name)
         return conjugate_to(self.expr, name, quantity)
 
     def collectivise(self, field: Field | str, *names: str) -> tuple[OrderParameter, ...]:
         """Name every sum of a field that enters non-linearly, each by the variable conjugate to half of it.
+
+        The names are positive where the contour says so (:func:`fieldtheory.symbolic.saddle.conjugate_to`).
 
         Raises
         ------
@@ -244,97 +313,135 @@ class Action:
             coordinate = (symbol, inverse)
         return close(self.value, loops, parameters=parameters, coordinate=coordinate)
 
-    # -------------------------------------------------------------------- expansions of one scalar field
+    # ----------------------------------------------------------------------------------------- expansions
 
-    def _scalar(self) -> Field:
-        field = self.fields[0] if len(self.fields) == 1 else None
-        if field is None or (isinstance(field, Entry) and field.spaces):
-            raise RuleError("loop expansions are for an action of one scalar field; reduce it first")
-        return field
+    def saddle_points(self, *, complex: bool = False) -> tuple[SaddlePoint, ...]:
+        """All saddle points, each with its Hessian and stability (:func:`.symbolic.saddles.saddle_points`)."""
+        return saddles.saddle_points(self.expr, self.fields, large=self.large, complex=complex)
 
-    def saddle_points(self) -> tuple[dict[str, Any], ...]:
-        """All real solutions of S' = 0 that SymPy finds: value, action, hessian and stability of each."""
-        field = self._scalar()
-        unknown = sp.Dummy("x", real=True)
-        found = []
-        for root in sp.solve(sp.diff(self.expr.xreplace({field: unknown}), unknown), unknown):
-            if root.is_real is False:
-                continue
-            at = {field: root}
-            curvature = sp.simplify(vary(vary(self.expr, field), field).xreplace(at))
-            stability = "stable" if curvature.is_positive else "unstable" if curvature.is_negative else (
-                "degenerate" if curvature.is_zero else "depends on the parameters")
-            found.append({"value": root, "action": sp.simplify(self.expr.xreplace(at)), "hessian": curvature,
-                          "stability": stability})
-        return tuple(sorted(found, key=lambda s: sp.default_sort_key(s["value"])))
-
-    def _saddle(self, at: Any | None) -> sp.Expr:
+    def _saddle(self, at: Any | None, every: bool = False, *, single: bool = False) -> Any:
+        """``at``, or the dominant saddle; with ``single``, refuse to pick one of several equivalent ones."""
         if at is not None:
-            return sp.sympify(at)
-        stable = [s for s in self.saddle_points() if s["stability"] in ("stable", "depends on the parameters")]
-        if not stable:
-            raise RuleError("no real saddle point with positive curvature was found; give one as at=...")
-        best = stable[0]
-        for other in stable[1:]:
-            difference = sp.simplify(other["action"] - best["action"])
-            if difference.is_negative:
-                best = other
-            elif not difference.is_nonnegative:
-                raise RuleError("which saddle point dominates depends on the parameters; choose one by at=...")
-        return best["value"]
+            return at
+        points = self.saddle_points()
+        equivalent = saddles.equivalent(points, saddles.dominant(points, self.large), self.large)
+        if single and not every and len(equivalent) > 1:
+            raise RuleError(f"{len(equivalent)} saddle points are equivalent ({'; '.join(map(str, equivalent))}): "
+                            "choose one (at=...) or sum them (all=True)")
+        return equivalent if every else equivalent[0]
 
-    def _series(self, terms: Mapping[int, sp.Expr], at: sp.Expr, remainder: int) -> Series:
-        field = self._scalar()
-        low = min(terms)
-        parameter = 1 / self.large if self.large is not None else sp.Symbol("hbar", positive=True)
-        coefficients = []
-        for order in range(low, remainder):
-            value = terms.get(order, sp.S.Zero).xreplace({field: at})
-            if self.large is not None:
-                value = sp.expand(sp.expand_log(sp.simplify(value * self.large**order)))
-                if value.has(self.large):
-                    raise BadInput("large", self.large, "a parameter that multiplies the whole action")
-            coefficients.append(value)
-        return Series(tuple(coefficients), parameter, low, remainder)
+    @property
+    def _extended(self) -> Entry | None:
+        """The field over a space, where the action is of one."""
+        field = self.fields[0] if len(self.fields) == 1 else None
+        return field if isinstance(field, Entry) and field.spaces else None
 
-    def log_partition(self, loops: int, *, at: Any | None = None) -> Series:
-        """ln Z relative to the Gaussian at the saddle, as a series through ``loops`` loops (ħ^{loops-1}).
+    def _formal(self, terms: Mapping[int, sp.Expr], low: int, remainder: int) -> Series:
+        return Series(tuple(terms.get(k, sp.S.Zero) for k in range(low, remainder)), hbar, low, remainder)
 
-        The Gaussian, -S(x*) - ½ ln(S''/2π), is left out; its own exponent of N is that of ``saddle_points``.
+    def log_partition(self, loops: int, *, at: Any | None = None, all: bool = False) -> Series:
+        """ln Z relative to the Gaussian at the saddle, through ``loops`` loops: remainder N^-loops.
+
+        The saddle is the dominant one, or ``at``; with ``all`` every equivalent one is summed (its ln 2 included).
+        For one field over a space of symbolic size, a formal series in ħ whose terms are functionals of the field at
+        its saddle (at=0 expands about zero).
+
+        Raises
+        ------
+        BadInput, RuleError
+            For an action that is not bounded below, not analytic or degenerate there; the message says where.
         """
-        if not isinstance(loops, int) or loops < 0:
-            raise BadInput("loops", loops, "an integer that is zero or more")
-        expansion = ScalarExpansion.of(self.expr, self._scalar(), max(loops - 1, 0))
-        terms = {k: v for k, v in expansion.log_partition().items() if k >= 1}
-        return self._series(terms or {1: sp.S.Zero}, self._saddle(at), max(loops, 1))
+        field = self._extended
+        if field is None:
+            return expansion.log_partition(self.expr, self.fields, self._saddle(at, all), loops, self.large)
+        terms = structured.log_partition_terms(self.expr, field, loops, at=_symbolic(at))
+        return self._formal(terms, 1, max(loops, 1))
 
-    def expectation(self, observable: Any, loops: int, *, at: Any | None = None) -> Series:
-        """⟨O⟩ to L loops, a series in 1/N with remainder N^-(L+1)."""
-        expansion = ScalarExpansion.of(self.expr, self._scalar(), loops)
-        return self._series(expansion.expectation(sp.sympify(observable)), self._saddle(at), loops + 1)
+    def expectation(self, observable: Any, loops: int, *, at: Any | None = None, all: bool = False) -> Series:
+        """⟨O⟩ to L loops: remainder N^-(L+1)."""
+        field = self._extended
+        if field is None:
+            saddle = self._saddle(at, all, single=True)
+            return expansion.expectation(self.expr, self.fields, saddle, observable, loops, self.large)
+        terms = structured.expectation_terms(self.expr, field, sp.sympify(observable), loops, at=_symbolic(at))
+        return self._formal(terms, 0, loops + 1)
 
-    def cumulant(self, *observables: Any, loops: int, at: Any | None = None) -> Series:
-        """The connected correlation of n observables to L loops, a series with remainder N^-(n+L)."""
-        return _connected([sp.sympify(o) for o in observables],
-                          lambda o: self.expectation(o, loops + len(observables) - 1, at=at))
+    def cumulant(self, *observables: Any, loops: int, at: Any | None = None, all: bool = False) -> Series:
+        """The connected correlation of n observables to L loops: remainder N^-(n+L)."""
+        saddle = self._saddle(at, all, single=True)
+        return expansion.cumulant(self.expr, self.fields, saddle, observables, loops, self.large)
 
-    def saddle(self, name: str | None = None) -> Any:
-        """The equation of state of the one scalar field that is left."""
-        field = self._scalar()
-        return scalar_saddle(self.expr, field, name or str(getattr(field, "name", field)))  # type: ignore[arg-type]
+    def effective_action(self, loops: int) -> Series:
+        """The 1PI effective action Γ in the classical field, to L loops."""
+        field = self._extended
+        if field is None:
+            return expansion.effective_action(self.expr, self.fields, loops, self.large)
+        return self._formal(structured.effective_action_terms(self.expr, field, loops), 0, loops + 1)
+
+    def diagrams(self, loops: int, *, kind: str = "connected", legs: Iterable[Any] = (),
+                 at: Any | None = None) -> Diagrams:
+        """The Feynman diagrams with exactly that many loops, each with symmetry factor, weight and powers.
+
+        ``kind="1pi"`` keeps those that no single cut disconnects; ``legs`` are the fields at external points.  For an
+        O(n) vector, a field over a space, the expansion is about zero and n stays a symbol.
+        """
+        legs = tuple(legs)
+        order = 2 * max(loops, 1) + len(legs)  # no vertex of a connected diagram has more lines
+        field = self._extended
+        if field is not None:
+            return _vector_diagrams(self.expr, field, loops, order, kind, legs)
+        point = self._saddle(at)
+        if not isinstance(point, SaddlePoint):
+            values = point if isinstance(point, Mapping) else dict(
+                zip(self.fields, point if isinstance(point, Sequence) else [point], strict=True))
+        else:
+            values = point.values
+        jets = _derivatives(self.expr, self.fields, values, order)
+        vertices = {index: value for index, value in jets.items() if len(index) > 2 and value != 0}
+        hessian = sp.Matrix(len(self.fields), len(self.fields),
+                            lambda i, k: jets.get(tuple(self.fields[m] for m in sorted((i, k))), sp.S.Zero))
+        if hessian.det() == 0:
+            raise RuleError("the saddle point has a flat direction; diagrams have no propagator there")
+        return diagrams(vertices, hessian.inv(), self.fields, loops, legs=legs, kind=kind)
 
 
-def _connected(observables: list[sp.Expr], average: Callable[[sp.Expr], Series]) -> Series:
-    """κ(O_1…O_n) = ⟨O_1…O_n⟩ - Σ over the blocks that hold O_1 of κ(block) ⟨rest⟩."""
-    from itertools import combinations
-    first, rest = observables[0], observables[1:]
-    total = average(sp.Mul(*observables))
-    for size in range(len(rest)):
-        for chosen in combinations(range(len(rest)), size):
-            block = [first, *(rest[i] for i in chosen)]
-            left = sp.Mul(*(rest[i] for i in range(len(rest)) if i not in chosen))
-            total = total - _connected(block, average) * average(left)
-    return total.map(sp.expand)
+def _symbolic(value: Any) -> sp.Expr | None:
+    return None if value is None else sp.sympify(value)
+
+
+def _derivatives(expr: sp.Expr, fields: Sequence[sp.Expr], values: Mapping[Any, Any],
+                 order: int) -> dict[tuple[sp.Expr, ...], sp.Expr]:
+    """Derivatives of order 2 … ``order`` at a point, by multiset of fields."""
+    dummies = {f: sp.Dummy(str(f), real=True) for f in fields}
+    at = {dummies[f]: sp.sympify(values[f]) for f in fields}
+    level: dict[tuple[sp.Expr, ...], sp.Expr] = {(): expr.xreplace(dummies)}
+    found: dict[tuple[sp.Expr, ...], sp.Expr] = {}
+    for size in range(1, order + 1):
+        level = {index: sp.diff(level[index[:-1]], dummies[index[-1]])
+                 for index in combinations_with_replacement(fields, size) if level.get(index[:-1], 0) != 0}
+        if size > 1:
+            found |= {index: sp.expand(value.xreplace(at)) for index, value in level.items()}
+    return found
+
+
+def _vector_diagrams(expr: sp.Expr, field: Entry, loops: int, order: int, kind: str, legs: tuple[Any, ...]) -> Diagrams:
+    """Diagrams of an O(n) vector about zero: vertices with all indices equal give the rest by symmetry."""
+    single = sp.Symbol(field.name, real=True)
+
+    def one_component(node: sp.Expr) -> sp.Expr:
+        if isinstance(node, SpaceSum):
+            return one_component(node.body)
+        if node == field:
+            return single
+        return node.func(*map(one_component, node.args)) if node.args else node
+
+    if len(field.spaces) != 1 or any(total.body.xreplace({field: sp.S.Zero}) != 0 for total in sums(expr)):
+        raise RuleError(f"diagrams of {field.name} are for a vector over one space, about zero")
+    jets = _derivatives(one_component(expr), (single,), {single: 0}, order)
+    vertices = {index: value for index, value in jets.items() if len(index) > 2 and value != 0}
+    components = {single: field.spaces[0].size}
+    return diagrams(vertices, sp.Matrix([[1 / jets[single, single]]]), (single,), loops,
+                    legs=tuple(single if leg == field else leg for leg in legs), kind=kind, components=components)
 
 
 def microscopic_action(network: Network) -> Action:
@@ -342,9 +449,9 @@ def microscopic_action(network: Network) -> Action:
 
     S = Σ_i [N a_i²/2g + ½ ln(2πg/N)] + Σ_id [D w_id²/2σ_w² + ½ ln(2πσ_w²/D)] + Σ_μ [(y_μ-f_μ)²/2s + ½ ln 2πs].
 
-    Parameters stay symbols; ``definitions`` hold g = σ_a² N^{1-γ} and s = s_0 N^{-δ}, with γ and δ numbers where
-    the scaling has them.  Quantities: ``output``, ``test_output``, ``probed_output`` (v·f) and its square,
-    ``hidden_kernel`` (Σ_i (v·h_i)²/N), ``readout_norm`` (Σ a_i²), ``discrepancy_along_target``.
+    Parameters stay symbols; ``definitions`` hold g = σ_a² N^{1-γ} and s = s_0 N^{-δ}.  Quantities: ``output``,
+    ``test_output``, ``probed_output`` (v·f) and its square, ``hidden_kernel`` (Σ_i (v·h_i)²/N), ``readout_norm``
+    (Σ a_i²), ``discrepancy_along_target``.
     """
     N, D, P, P_test = (sp.Symbol(name, positive=True) for name in ("N", "D", "P", "P_*"))
     g, s = sp.Symbol("g", positive=True), sp.Symbol("s", positive=True)
@@ -359,8 +466,7 @@ def microscopic_action(network: Network) -> Action:
     expr = (SpaceSum(N * a**2 / (2 * g) + sp.log(2 * sp.pi * g / N) / 2, site)
             + sum_over(D * w**2 / (2 * sigma_w2) + sp.log(2 * sp.pi * sigma_w2 / D) / 2, (inputs, site))
             + SpaceSum((y - output)**2 / (2 * s) + sp.log(2 * sp.pi * s) / 2, sample))
-    gamma, delta = (sp.Symbol(name, real=True) if value is None else sp.nsimplify(value)
-                    for name, value in (("gamma", network.scaling.readout), ("delta", network.scaling.noise)))
+    gamma, delta = (sp.Symbol(name, real=True) for name in EXPONENTS.values())
     quantities = {
         "output": output,
         "test_output": SpaceSum(a * phi(SpaceSum(X_test * w, inputs)), site),
@@ -371,11 +477,15 @@ def microscopic_action(network: Network) -> Action:
         "discrepancy_along_target": SpaceSum(y * (y - output), sample) / SpaceSum(y**2, sample),
     }
     return Action(tidy(expr), (a, w), definitions={g: sigma_a2 * N**(1 - gamma), s: s_0 * N**(-delta)},
-                  quantities=quantities)
+                  quantities=quantities, width=N)
 
 
 HYPERPARAMETERS = {"readout_variance": "sigma_a^2", "weight_variance": "sigma_w^2", "noise_variance": "s_0"}
 """The symbols that stand for a network's hyperparameters."""
+
+
+EXPONENTS = {"readout": "gamma", "noise": "delta"}
+"""The symbols that stand for the exponents of a network's scaling."""
 
 
 def _activation(activation: Any) -> Callable[[sp.Expr], sp.Expr]:
@@ -387,4 +497,4 @@ def _activation(activation: Any) -> Callable[[sp.Expr], sp.Expr]:
     return lambda h: activation.xreplace({symbol: h})
 
 
-__all__ = ["HYPERPARAMETERS", "Action", "microscopic_action"]
+__all__ = ["EXPONENTS", "HYPERPARAMETERS", "Action", "microscopic_action"]

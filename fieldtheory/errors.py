@@ -62,3 +62,7 @@ class NotConverged(FieldTheoryError):
 
 class CorruptFile(FieldTheoryError):
     """A file that is not what its name promises: truncated, of another format, or holding pickled objects."""
+
+
+class AsymptoticWarning(UserWarning):
+    """An asymptotic series was summed past its smallest term: further terms make it worse."""

@@ -56,6 +56,9 @@ def compile_expressions(expressions: Mapping[str, sp.Expr], name: str) -> Kernel
 
 def call(kernel: Kernel, values: Values) -> dict[str, Any]:
     """Call a kernel with those of the values that it takes."""
+    for key in kernel.arguments:
+        if key not in values:
+            raise BadInput("action", key, f"symbols that a network has: {', '.join(sorted(values))}")
     return kernel(**{key: values[key] for key in kernel.arguments})
 
 

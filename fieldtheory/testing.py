@@ -244,7 +244,7 @@ class _Expansion:
         repeats = {space: sp.nsimplify(samples_per_width) * N / length for space, length in lengths.items()}
         expr = top_replace(expr, {total: repeats[total.space] * total for total in sums(expr)}
                            | {space.size: repeats[space] * length for space, length in lengths.items()})
-        expr = expr.xreplace({key: value for key, value in closure.action.definitions.items()
+        expr = expr.xreplace({key: value for key, value in theory.definitions.items()
                               if isinstance(key, sp.Symbol) and key.name not in values})
         sizes = {space.size for space in lengths}
         _complete(expr.free_symbols - {closure.field, N} - sizes, values)

@@ -19,7 +19,7 @@ import numpy as np
 import sympy as sp
 import xarray as xr
 
-from fieldtheory.action import HYPERPARAMETERS, Action
+from fieldtheory.action import EXPONENTS, HYPERPARAMETERS, Action
 from fieldtheory.checks import check_closure
 from fieldtheory.derivation import Derivation
 from fieldtheory.errors import BadInput, FieldTheoryError, UnknownName
@@ -102,6 +102,13 @@ class Theory:
 
     # --------------------------------------------------------------------------------------------- symbolic
 
+    @property
+    def definitions(self) -> dict[sp.Expr, sp.Expr]:
+        """What the parameters stand for, with the exponents of this network's scaling put in where they are numbers."""
+        numbers = {sp.Symbol(symbol, real=True): sp.nsimplify(value) for name, symbol in EXPONENTS.items()
+                   if (value := getattr(self.network.scaling, name)) is not None}
+        return {key: value.xreplace(numbers) for key, value in self.action.definitions.items()}
+
     @cached_property
     def equations(self) -> dict[str, sp.Eq]:
         """The equations of state by unknown: what each stands for, and the stationarity of the field that is left.
@@ -147,7 +154,6 @@ class Theory:
         ``of="corrections"`` asks what the saddle leaves out, ``of="equation"`` for the terms of the equation of
         state.  Assumes λ_k and y_k of order one; see ``.assumptions`` of the result.
         """
-        gamma, delta, p = sp.symbols("gamma delta p", real=True)
         closure = self.closure
         tree = closure.tree if isinstance(closure, FieldClosure) else closure.state
         if not tree.unknowns:
@@ -160,17 +166,33 @@ class Theory:
         elif of != "equation":
             raise UnknownName("of", of, ("corrections", "equation"))
         exprs = [*tree.equations, *contributions.values(), *corrections.values()]
-        symbols = set().union(*(expr.free_symbols for expr in exprs)) - set(tree.unknowns)
-        known: dict[Any, Any] = {}
-        for symbol in sorted(symbols, key=sp.default_sort_key):
-            known[symbol] = {"N": sp.S.One, "g": 1 - gamma, "s": -delta}.get(symbol.name, sp.S.Zero)
-        data = {entry for expr in exprs for entry in entries(expr)}
-        for entry in sorted(data, key=sp.default_sort_key):
-            known[entry] = sp.S.Zero
-            for space in entry.spaces:
-                known[space.size] = p
+        known = self._exponents(exprs, tree.unknowns)
         return power_counting(tree.equations, tree.unknowns, known, contributions | corrections,
                               corrections=tuple(corrections), constraints=constraints)
+
+    def _exponents(self, exprs: Sequence[sp.Expr], unknowns: Sequence[sp.Symbol]) -> dict[Any, Any]:
+        """The exponent of N of everything known, from what the action says it stands for; data are of order one."""
+        definitions, width = self.action.definitions, self.action.width
+        if width is None:
+            raise BadInput("action", self.name, "an action that says which symbol is the width N")
+        p = sp.Symbol("p", real=True)
+        data = sorted({entry for expr in exprs for entry in entries(expr)}, key=sp.default_sort_key)
+        known: dict[Any, Any] = {width: sp.S.One}
+        known |= {entry: sp.S.Zero for entry in data}
+        known |= {space.size: p for entry in data for space in entry.spaces}
+        hyperparameters = {symbol for value in definitions.values() for symbol in value.free_symbols} - {width}
+        wanted = set().union(*(expr.free_symbols for expr in exprs)) - set(unknowns) - set(known)
+        for symbol in sorted(wanted, key=sp.default_sort_key):
+            if symbol in definitions:
+                power = sp.simplify(width * sp.diff(sp.log(definitions[symbol]), width))
+                if power.has(width):
+                    raise BadInput("definitions", definitions[symbol], f"a power of {width} times other parameters")
+                known[symbol] = power
+            elif symbol in hyperparameters:
+                known[symbol] = sp.S.Zero
+            else:
+                raise BadInput("action", symbol, "symbols that are defined in terms of the width and hyperparameters")
+        return known
 
     # -------------------------------------------------------------------------------------------- numerical
 
@@ -203,8 +225,9 @@ class Theory:
         adapted_kernel and curvature_kernel (sample, other_sample) and log_evidence_gradient (hyperparameter).
         The adapted kernel C = g ⟨Σ_i h_i h_iᵀ⟩/N regresses to the mean output, C (C+s)⁻¹ y at tree level; the
         curvature kernel C' = ⟨W''(j)⟩ gives its covariance, s C' (C'+s)⁻¹.  They differ: a saddle in j moves the mean
-        along C and lets it fluctuate along C'.  Attributes: status, residual, remainder.  After the eigendecomposition
-        of K, which the data keep, the cost is O(P²).
+        along C and lets it fluctuate along C'.  The gradient of the log evidence is ⟨-∂S/∂θ⟩ at the order of the
+        averages: with L loops, the slope of the ``log_evidence`` of L-1 loops.  Attributes: status, residual, remainder
+        (of each variable too; absolute).  After the eigendecomposition of K, which the data keep, the cost is O(P²).
 
         Raises
         ------
@@ -213,6 +236,10 @@ class Theory:
         BadInput
             For a number that is missing, an unknown output, or noise zero where the limit does not exist.
         """
+        if not isinstance(data, Dataset):
+            raise BadInput("data", type(data).__name__, "a Dataset (ft.Dataset(X, y), ft.tasks.ising(...), ...)")
+        if isinstance(outputs, str):
+            raise BadInput("outputs", repr(outputs), "a list of names")
         wanted = list(DEFAULT_OUTPUTS if outputs is None else outputs)
         for name in wanted:
             if name not in (*DEFAULT_OUTPUTS, *HEAVY_OUTPUTS):
@@ -262,8 +289,16 @@ class Theory:
             status += f"; the {zero} is zero, and {', '.join(sorted(undefined))} not defined"
         prediction = xr.Dataset(kept, coords=coords, attrs=self._attributes(data, values, best) | {"status": status})
         for name in kept:
-            prediction[name].attrs["remainder"] = f"O({self.closure.remainder_of(MATRICES.get(name, name))})"
+            prediction[name].attrs["remainder"] = self._remainder(MATRICES.get(name, name))
         return prediction
+
+    def _remainder(self, quantity: str) -> str:
+        """What was dropped: by the approximate steps, and by the closure."""
+        dropped = [f"O({step.remainder})" for step in self.action.steps if not step.exact]
+        closing = self.closure.remainder_of(quantity)
+        if closing != "0":
+            dropped.append(f"O({closing})")
+        return " + ".join(dropped) or "0"
 
     def _check_finite(self, variables: Mapping[str, tuple[Any, Any]]) -> None:
         for name, (_, value) in variables.items():
@@ -273,7 +308,7 @@ class Theory:
     def _attributes(self, data: Dataset, values: Mapping[str, Any], best: Solution) -> dict[str, Any]:
         net = self.network
         return {"theory": self.name, "view": self.view, "loops": self.loops, "status": best.status,
-                "residual": best.residual, "remainder": f"O({self.closure.remainder})", "dataset": data.name,
+                "residual": best.residual, "remainder": self._remainder(""), "dataset": data.name,
                 "width": int(values["N"]), "samples": data.samples, "scaling": net.scaling.name,
                 **{name: float(getattr(net, name)) for name in HYPERPARAMETERS}}
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import sympy as sp
 
 from fieldtheory.derivation import Derivation
-from fieldtheory.symbolic import rules
+from fieldtheory.symbolic import rotation, rules
 from fieldtheory.symbolic.fields import Entry, Space, SpaceSum, sum_over
 from fieldtheory.symbolic.rules import FieldAction, Step
 
@@ -63,7 +63,7 @@ def _out(name: str) -> Callable[[FieldAction], Step]:
 
 
 def _diagonalise(action: FieldAction) -> Step:
-    return rules.diagonalise(action, X, sample, mode, spectrum=spectrum, scale=D / variance,
+    return rotation.diagonalise(action, X, sample, mode, spectrum=spectrum, scale=D / variance,
                              projections={X_test: test_modes})
 
 

@@ -118,10 +118,10 @@ def test_mixed_correlations_are_symmetric_and_linear() -> None:
 def test_saddle_points_with_stability() -> None:
     double = ft.Action(N * (x**2 - 1)**2, fields=[x], large=N)
     found = double.saddle_points()
-    assert [(s["value"], s["stability"]) for s in found] == [(-1, "stable"), (0, "unstable"), (1, "stable")]
-    assert [s["hessian"] for s in found] == [8 * N, -4 * N, 8 * N]
+    assert [(s.value, s.stability) for s in found] == [(-1, "stable"), (0, "unstable"), (1, "stable")]
+    assert [s.hessian[0] for s in found] == [8 * N, -4 * N, 8 * N]
     tilted = ft.Action(N * ((x**2 - 1)**2 + (x - 1)**2 / 4), fields=[x], large=N)
-    assert tilted._saddle(None) == 1
+    assert tilted._saddle(None).value == 1
 
 
 def test_a_saddle_may_be_chosen() -> None:
@@ -163,7 +163,7 @@ def test_bad_actions() -> None:
     space = ft.Space("site", N)
     with pytest.raises(BadInput, match="expr"):
         ft.Action(ft.Entry("a", "real", (space,))**2, fields=[ft.Entry("a", "real", (space,))])
-    with pytest.raises(RuleError, match="one scalar field"):
+    with pytest.raises(BadInput, match="scalar fields"):
         ft.Network().action().log_partition(1)
 
 
@@ -188,11 +188,20 @@ def test_rules_return_new_actions() -> None:
 
 def test_definitions_hold_the_powers_of_the_width() -> None:
     S = ft.Network(scaling=ft.Scaling(readout=2, noise=1)).action()
-    defined = {key.name: value for key, value in S.definitions.items()}
-    width = sp.Symbol("N", positive=True)
-    assert sp.degree(sp.simplify(1 / defined["g"]), width) == 1 and sp.degree(sp.simplify(1 / defined["s"]), width) == 1
-    symbolic = ft.Network(scaling=ft.Scaling()).action()
-    assert {"gamma", "delta"} <= {s.name for value in symbolic.definitions.values() for s in value.free_symbols}
+    mean_field = {sp.Symbol("gamma", real=True): 2, sp.Symbol("delta", real=True): 1}
+    for name in ("g", "s"):
+        value = S.definitions[S[name]].subs(mean_field)
+        assert sp.degree(1 / value, S.width) == 1
+
+
+def test_power_counting_follows_a_renaming() -> None:
+    """What a symbol stands for decides its power of N, not how it is called."""
+    theory = ft.theories["linear"](ft.Network(), view="adaptation", loops=0)
+    renamed = theory.action.rename({"g": "G", "s": "kappa", "N": "n"})
+    other = ft.Theory("renamed", "Renamed", theory.network, renamed, parameters=renamed.collectivise("j", "q"))
+    point = {"gamma": 1, "delta": 0, "p": 1}
+    mine, theirs = (t.power_counting().saddle_suffices(**point) for t in (theory, other))
+    assert not mine and not theirs and mine.relative_order == theirs.relative_order == 0
 
 
 def test_an_activation_that_is_not_gaussian_is_refused_by_name() -> None:
@@ -228,3 +237,93 @@ def test_renaming_an_action_renames_its_saddle() -> None:
 
 def test_printing() -> None:
     assert "x" in repr(QUARTIC) and QUARTIC._repr_latex_().startswith("$")
+
+
+def test_two_fields_by_moments_and_by_diagrams() -> None:
+    """Two routines that share nothing: Gaussian moments, and the sum over Feynman diagrams."""
+    z, a, b = sp.Symbol("z", real=True), sp.Symbol("a", positive=True), sp.Symbol("b", positive=True)
+    S = ft.Action(N * (x**2 / 2 + z**2 + a * x * z**2 / 3 + b * z**4 / 4 + x**4 / 5), fields=[x, z], large=N)
+    series = S.log_partition(3, at=(0, 0))
+    for loops in (2, 3):
+        by_diagrams = sum(diagram.weight for diagram in S.diagrams(loops, at=(0, 0)))
+        assert sp.expand(by_diagrams - series.coefficient(loops - 1) / N**(loops - 1)) == 0
+    assert all(diagram.powers()[N] == -2 for diagram in S.diagrams(3, at=(0, 0)))
+
+
+def test_a_vector_with_symbolic_components_by_collective_fields_and_by_diagrams() -> None:
+    n = sp.Symbol("n", positive=True)
+    space = ft.Space("component", n)
+    phi = ft.Entry("phi", "real", (space,))
+    square = ft.SpaceSum(phi**2, space)
+    S = ft.Action(square / 2 + g * square**2 / 24, fields=[phi])
+    series = S.log_partition(4, at=0)
+    leading = {2: -n**2 * g / 24, 3: n**3 * g**2 / 144, 4: -5 * n**4 * g**3 / 2592}
+    for loops, expected in leading.items():
+        coefficient = sp.expand(series.coefficient(loops - 1))
+        assert sp.expand(coefficient - sum(d.weight for d in S.diagrams(loops))) == 0
+        assert sp.LT(coefficient, n) == expected
+    scalar = ft.Action(x**2 / 2 + g * x**4 / 24, fields=[x]).log_partition(4)
+    assert [sp.expand(term.subs(n, 1)) for term in series.terms] == [sp.expand(term) for term in scalar.terms]
+
+
+def test_equivalent_saddles_are_summed_on_request() -> None:
+    well = ft.Action(N * (x**4 / 4 - x**2 / 2), fields=[x], large=N)
+    one, both = well.log_partition(2), well.log_partition(2, all=True)
+    assert both.coefficient(0) == sp.log(2) and both.coefficient(1) == one.coefficient(1) != 0
+
+
+# --------------------------------------------------------------------------------------------- names and contours
+
+
+@pytest.mark.parametrize("fields", [x, "x", [x, x], ["x"], None], ids=str)
+def test_fields_are_a_list_of_different_fields(fields: object) -> None:
+    with pytest.raises(BadInput, match="fields"):
+        ft.Action(x**2, fields)  # type: ignore[arg-type]
+
+
+def test_a_name_is_used_once() -> None:
+    S = ft.Network().action()
+    named = S.conjugate("f", "output", conjugate="j")
+    for call in (lambda: S.conjugate("f", "output", conjugate="f"), lambda: S.conjugate("a", "output", conjugate="j"),
+                 lambda: S.rename({"g": "s"}), lambda: S.conjugate("X_*", "output", conjugate="j"),
+                 lambda: named.introduce("Q", "readout_norm", conjugate="j", domain="positive"),
+                 lambda: ft.Action(ft.Entry("Q", "positive") * g, [ft.Entry("Q", "positive")]).logarithm("Q", "g")):
+        with pytest.raises(BadInput, match=r"in use|differ"):
+            call()
+
+
+def test_renaming_keeps_the_quantities_and_the_large_parameter() -> None:
+    S = ft.Network().action()
+    renamed = S.rename({"a": "b", "N": "M"})
+    assert set(renamed.quantities) == set(S.quantities)
+    assert renamed.observe("readout_norm") == ft.SpaceSum(renamed["b"]**2, renamed.space("site"))
+    later = S.conjugate("f", "output", conjugate="j").integrate_out("w").rename({"f": "out"})
+    assert later.steps == () and later.observe("output") == later["out"]
+    swapped = ft.Action(N * (x**2 + g * x**4), [x], large=N).rename({"N": "g", "g": "N"})
+    assert swapped.large == sp.Symbol("g", positive=True)
+    assert swapped.expr == swapped.large * (x**2 + N * x**4)
+
+
+def test_a_named_quantity_that_an_average_brings_back_is_refused_early() -> None:
+    S = ft.Network().action().introduce("Q", "readout_norm", conjugate="h", domain="positive")
+    S = S.conjugate("f", "output", conjugate="j")
+    with pytest.raises(RuleError, match="integrate w out first, and introduce Q then"):
+        S.integrate_out("w")
+
+
+def test_a_sum_of_a_real_field_has_a_conjugate_of_the_right_sign() -> None:
+    """S = e/2 + e²/4 - h·x with e = Σ x²: r = 1 + e, x = h/r, and r - 1 = Σ h²/r² has a positive root."""
+    space = ft.Space("component", N)
+    field, source = ft.Entry("x", "real", (space,)), ft.Entry("h", "data", (space,))
+    square = ft.SpaceSum(field**2, space)
+    S = ft.Action(square / 2 + square**2 / 4 - ft.SpaceSum(source * field, space), [field])
+    (r,) = S.collectivise("x", "r")
+    assert r.value == 1 + square and r.symbol.is_positive
+    state = S.close(0, parameters=(r,)).state
+    assert state.domains == ("positive",)
+    assert sp.simplify(state.equations[0] - (r.symbol - 1 - ft.SpaceSum(source**2, space) / r.symbol**2)) == 0
+    well = ft.Action(-square / 2 + square**2 / 4 - ft.SpaceSum(source * field, space), [field])
+    (r,) = well.collectivise("x", "r")
+    assert r.symbol.is_positive is None and r.symbol.is_real
+    with pytest.raises(BadInput, match="in use"):
+        S.collectivise("x", "h")

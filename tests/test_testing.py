@@ -59,8 +59,8 @@ def test_strategies_can_be_replaced() -> None:
 @given(actions())
 def test_drawn_actions_have_one_stable_saddle_and_odd_terms(S: ft.Action) -> None:
     (saddle,) = S.saddle_points()
-    assert saddle["stability"] == "stable"
-    third = sp.diff(S.expr, x, 3).subs(x, saddle["value"])
+    assert saddle.stability == "stable"
+    third = sp.diff(S.expr, x, 3).subs(x, saddle.value)
     assert third != 0 and sp.diff(S.expr, x, 4) > 0
 
 

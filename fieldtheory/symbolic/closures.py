@@ -14,7 +14,7 @@ from functools import cached_property
 import sympy as sp
 
 from fieldtheory.errors import BadInput, RuleError
-from fieldtheory.symbolic.fields import Entry, depends_on, tidy, variations, vary
+from fieldtheory.symbolic.fields import Entry, SpaceSum, depends_on, open_spaces, tidy, variations, vary
 from fieldtheory.symbolic.forms import Form, open_hessian
 from fieldtheory.symbolic.loops import ScalarExpansion, hbar, scalar_derivatives
 from fieldtheory.symbolic.rules import FieldAction
@@ -131,6 +131,10 @@ class ScalarClosure(Closure):
         return sp.Symbol("c_" + "".join(str(n) for n in orders), real=True)
 
     def _jets(self, observable: sp.Expr) -> list[sp.Expr]:
+        if open_spaces(observable) and not observable.atoms(SpaceSum):
+            # Over one denominator: y - s y/(Qλ+s) would lose digits where s is large, Qλ y/(Qλ+s) does not.
+            numerator, denominator = sp.fraction(sp.together(observable))
+            observable = sp.expand(numerator) / denominator
         return [self._at(jet) for jet in scalar_derivatives(observable, self.field, 2 * self.loops)]
 
     def average(self, observable: sp.Expr) -> sp.Expr:
@@ -221,7 +225,7 @@ class FieldClosure(Closure):
 
     def remainder_of(self, quantity: str) -> str:
         # One loop of ln Z at any order, and the leading order of a covariance, which is ħ.
-        exponents = {"log_evidence": 1, "variance": 2, "variance_along_mean_output": 2}
+        exponents = {"log_evidence": 1, "variance": 2, "variance_along_mean_output": 2}  # absolute
         return f"hbar^{exponents.get(quantity, self.loops + 1)}"
 
     @property

@@ -83,6 +83,14 @@ class Form:
     def log_det(self) -> sp.Expr:
         return self.log_det_local() + self.log_det_low_rank()
 
+    @property
+    def is_known_not_positive(self) -> bool:
+        """True where the diagonal or the low-rank determinant has a decidably wrong sign (sizes of spaces are ≥ 1)."""
+        sizes = {symbol for space in self.spaces for symbol in space.size.free_symbols}
+        at_least_one = {symbol: 1 + sp.Dummy(nonnegative=True) for symbol in sizes}
+        signs = [self.diag, *([self._core().det()] if self.pairs else [])]
+        return any(sp.expand(top_replace(sign, at_least_one)).is_nonpositive for sign in signs)
+
     def apply(self, vector: sp.Expr) -> sp.Expr:
         """H b, open in the form's spaces."""
         return self.diag * vector + sp.Add(*(u * self._over(v * vector) for u, v in self.pairs))

@@ -63,11 +63,42 @@ class FieldAction:
         raise BadInput("field", name, f"one of the fields {known}")
 
     def rename(self, names: Mapping[str, str]) -> FieldAction:
-        """The same action with fields, spaces and symbols renamed."""
+        """The same action with fields, spaces and symbols renamed.
+
+        Raises
+        ------
+        BadInput
+            If two of them would then share a name.
+        """
+        used = names_in(self.expr, *self.fields, *self.definitions, *self.definitions.values())
+        check_distinct(names, used)
         return FieldAction(
             rename(self.expr, names),
             tuple(rename(f, names) for f in self.fields),
             {rename(k, names): rename(v, names) for k, v in self.definitions.items()})
+
+
+def names_in(*exprs: sp.Basic) -> set[str]:
+    """The names of all entries, spaces and symbols in some expressions."""
+    return {str(node.name) for expr in exprs for node in expr.atoms(Entry, Space, sp.Symbol)}
+
+
+def check_distinct(names: Mapping[str, str], used: set[str]) -> None:
+    """Refuse to give two things one name."""
+    taken: dict[str, str] = {}
+    for old in sorted(used):
+        new = names.get(old, old)
+        if new in taken:
+            raise BadInput("names", f"{new} for both {taken[new]} and {old}", "names that differ")
+        taken[new] = old
+
+
+def _check_fresh(action: FieldAction, **names: str) -> None:
+    used = names_in(action.expr, *action.fields, *action.definitions, *action.definitions.values())
+    for argument, name in names.items():
+        if name in used:
+            raise BadInput(argument, name, "a name that is not in use")
+        used.add(name)
 
 
 Push = Callable[[sp.Expr], sp.Expr]
@@ -115,7 +146,7 @@ def _check_field(action: FieldAction, candidate: sp.Expr) -> None:
         raise BadInput("field", candidate, f"a field of the action ({known})")
 
 
-def _tex(name: sp.Expr) -> str:
+def tex(name: sp.Expr) -> str:
     """The name of a field in LaTeX, without indices."""
     return sp.latex(sp.Symbol(str(getattr(name, "name", name))))
 
@@ -136,13 +167,19 @@ def integrate_out(action: FieldAction, candidate: sp.Expr) -> Step:
     NotGaussian
         If the field does not enter quadratically; the message says how it enters.
     RuleError
-        If its form is neither local nor low rank, or the field is positive.
+        If its form is neither local nor low rank, or has a sign for which the integral diverges, or the field is
+        positive.
     """
     _check_field(action, candidate)
     domain = _domain(candidate)
     if domain == "positive":
         raise RuleError(f"{candidate} is positive: a Gaussian integral over a half line is not Gaussian")
     law = gaussian(action.expr, candidate)
+    oriented = law.form.scale(sp.Integer(-1)) if domain == "imaginary" else law.form
+    if oriented.is_known_not_positive:
+        low_rank = " and low-rank terms" if law.form.pairs else ""
+        raise RuleError(f"the integral over {candidate} diverges: its quadratic form, with diagonal {law.form.diag}"
+                        f"{low_rank}, must be {'negative' if domain == 'imaginary' else 'positive'}")
     size = candidate.size if isinstance(candidate, Entry) else sp.S.One
     shifted = law.constant - law.completed_square
     if domain == "imaginary":
@@ -152,7 +189,7 @@ def integrate_out(action: FieldAction, candidate: sp.Expr) -> Step:
     after = replace(action, expr=tidy(shifted), fields=_without(action, candidate))
     return Step("integrate_out", action, after, lambda observable: gaussian_average(observable, law),
                 removed=(candidate,), details={"mean": law.mean, "variance": law.covariance.diag},
-                description=f"The action is Gaussian in ${_tex(candidate)}$, which is integrated out.")
+                description=f"The action is Gaussian in ${tex(candidate)}$, which is integrated out.")
 
 
 def introduce(action: FieldAction, name: Entry, definition: sp.Expr, conjugate: Entry) -> Step:
@@ -165,11 +202,19 @@ def introduce(action: FieldAction, name: Entry, definition: sp.Expr, conjugate: 
     ------
     RuleError
         If the spaces do not match, or the action does not contain the definition.
+    BadInput
+        If a name is in use, or the domain does not hold all values of the definition: "positive" only for what
+        cannot be negative.
     """
     if conjugate.domain != "imaginary":
         raise BadInput("conjugate", f"{conjugate.name} with domain {conjugate.domain}", "an imaginary field")
+    if name.domain not in ("real", "positive"):
+        raise BadInput("domain", name.domain, "real or positive")
+    _check_fresh(action, name=name.name, conjugate=conjugate.name)
     if frozenset(name.spaces) != open_spaces(definition) or name.spaces != conjugate.spaces:
         raise RuleError(f"{name.name}, its conjugate and its definition must live on the same spaces")
+    if name.domain == "positive" and not definition.is_nonnegative:
+        raise BadInput("domain", f"positive for {definition}", "real, for a quantity that may be negative")
     factor, node = definition.as_coeff_Mul()
     table = {node: name / factor}
     named = action.expr.xreplace(table)
@@ -179,8 +224,8 @@ def introduce(action: FieldAction, name: Entry, definition: sp.Expr, conjugate: 
     after = replace(action, expr=tidy(expr), fields=(*action.fields, name, conjugate))
     return Step("introduce", action, after, lambda observable: observable.xreplace(table),
                 added=(name, conjugate), details={"definition": definition},
-                description=f"The quantity that appears in the action is named ${_tex(name)}$, and the name is imposed "
-                            f"by a conjugate field ${_tex(conjugate)}$ on the imaginary axis.")
+                description=f"The quantity that appears in the action is named ${tex(name)}$, and the name is imposed "
+                            f"by a conjugate field ${tex(conjugate)}$ on the imaginary axis.")
 
 
 def integrate_conjugate(action: FieldAction, conjugate: Entry) -> Step:
@@ -222,7 +267,7 @@ def integrate_conjugate(action: FieldAction, conjugate: Entry) -> Step:
         return observable
 
     return Step("integrate_conjugate", action, after, push, removed=(conjugate,),
-                description=f"The integral over ${_tex(conjugate)}$ is the inverse Laplace transform of a power.")
+                description=f"The integral over ${tex(conjugate)}$ is the inverse Laplace transform of a power.")
 
 
 def change_variable(action: FieldAction, old: Entry, new: sp.Expr, expression: sp.Expr) -> Step:
@@ -231,181 +276,113 @@ def change_variable(action: FieldAction, old: Entry, new: sp.Expr, expression: s
     Raises
     ------
     RuleError
-        If the map is not monotone for every real value of the new field, as far as its sign can be decided.
+        If the map is not monotone for every value of the new field, as far as its sign can be decided, or does
+        not reach exactly the values over which the old field is integrated.
+    BadInput
+        If the field is a plain symbol, or the new name is in use.
     """
     _check_field(action, old)
+    if not isinstance(old, Entry):
+        raise BadInput("field", f"the symbol {old}", f"a field that says what it ranges over: Entry('{old}', 'real')")
     if old.spaces or not isinstance(new, Entry) or new.spaces:
         raise RuleError("only scalar fields are changed here")
     jacobian = vary(expression, new)
     if not (jacobian.is_positive or jacobian.is_negative):
         raise RuleError(f"{expression} is not known to be monotone in {new}")
+    _check_fresh(action, new=new.name)
+    _check_range(old, new, expression)
     table = {old: expression}
     expr = action.expr.xreplace(table) - sp.log(sp.Abs(jacobian))
     after = replace(action, expr=tidy(expr), fields=tuple(new if f == old else f for f in action.fields))
     return Step("change_variable", action, after, lambda observable: observable.xreplace(table),
                 substitution=table, details={"jacobian": jacobian},
-                description=f"Change variables from ${_tex(old)}$ to ${_tex(new)}$, with the Jacobian.")
+                description=f"Change variables from ${tex(old)}$ to ${tex(new)}$, with the Jacobian.")
 
 
-def diagonalise(action: FieldAction, matrix: Entry, rows: Space, modes: Space, *, spectrum: Entry, scale: sp.Expr,
-                projections: Mapping[Entry, Entry] | None = None, definition: sp.Expr | None = None) -> Step:
-    r"""Rotate the rows of a data matrix into the eigenbasis of its Gram matrix.
-
-    X_μd = Σ_k U_μk (scale·λ_k)^{1/2} V_kd with orthonormal U and V, so that X Xᵀ = U (scale·λ) Uᵀ.  Every field
-    and datum over ``rows`` becomes its component over ``modes``; sums over the columns are contracted by
-    Σ_d V_kd V_ld = δ_kl.  ``projections`` names X' Xᵀ U for other matrices X' with the same columns (test inputs);
-    ``definition`` says what the spectrum stands for.
-
-    Raises
-    ------
-    RuleError
-        If the action is not invariant under the rotation: a non-linear function stands between the matrix and
-        a sum over rows, or something over the rows enters other than linearly and quadratically.
-    """
-    if rows not in matrix.spaces or len(matrix.spaces) != 2:
-        raise BadInput("matrix", matrix, f"a data matrix over {rows.name} and one other space")
-    (columns,) = (space for space in matrix.spaces if space != rows)
-    vectors = Entry(f"V_{matrix.name}", "data", (modes, columns))
-    projections = dict(projections or {})
-    root = sp.sqrt(scale * spectrum)
-
-    def rotate(expr: sp.Expr) -> sp.Expr:
-        table: dict[sp.Basic, sp.Basic] = {matrix: root * vectors, rows: modes}
-        for entry in expr.atoms(Entry):
-            if rows in entry.spaces and entry != matrix:
-                table[entry] = Entry(entry.name, entry.domain,
-                                     tuple(modes if space == rows else space for space in entry.spaces))
-        _check_rotation(expr, rows, matrix)
-        rotated = expr.xreplace(table)
-        contracted = _contract(rotated, vectors, root, modes, columns, projections)
-        left = [a for a in contracted.atoms(Entry) if a == vectors or a in projections]
-        if left:
-            raise RuleError(f"{left[0]} remains after the rotation: the action is not a function of the Gram matrix of "
-                            f"{matrix.name}, or a non-linear function stands in the way")
-        return contracted
-
-    fields = []
-    for candidate in action.fields:
-        if isinstance(candidate, Entry) and rows in candidate.spaces:
-            candidate = Entry(candidate.name, candidate.domain,
-                              tuple(modes if space == rows else space for space in candidate.spaces))
-        fields.append(candidate)
-    definitions = {key.xreplace({rows: modes}): value for key, value in action.definitions.items()}
-    if definition is not None:
-        definitions[spectrum] = definition
-    after = FieldAction(rotate(action.expr), tuple(fields), definitions)
-    return Step("diagonalise", action, after, rotate,
-                details={"matrix": matrix, "rows": rows, "modes": modes, "spectrum": spectrum, "scale": scale,
-                         "projections": sp.Dict(projections)},
-                description=f"Rotate the samples into the eigenbasis of the Gram matrix of ${_tex(matrix)}$, with "
-                            f"eigenvalues ${_tex(spectrum)}$ of the kernel $K$; what lives on samples keeps its name.")
+RANGES = {"real": (-sp.oo, sp.oo), "positive": (sp.S.Zero, sp.oo)}
+"""The values of a field on a real contour."""
 
 
-def _check_rotation(expr: sp.Basic, rows: Space, matrix: Entry) -> None:
-    """Only sums over rows that are bilinear in what lives on the rows are invariant under a rotation of the rows."""
-    for total in expr.atoms(SpaceSum):
-        if total.space != rows:
-            continue
-        for term in sp.Add.make_args(sp.expand(total.body)):
-            degree = 0
-            for factor in sp.Mul.make_args(term):
-                base, exponent = factor.as_base_exp()
-                if rows not in open_spaces(base):
-                    continue
-                if not isinstance(base, Entry | SpaceSum) or not exponent.is_Integer or exponent < 1:
-                    raise RuleError(f"{factor} over {rows.name} is not linear: the rotation by {matrix.name} does not "
-                                    "commute with it")
-                degree += int(exponent)
-            if degree != 2:
-                raise RuleError(f"a sum over {rows.name} of degree {degree} is not invariant under a rotation")
-
-
-def _contract(expr: sp.Expr, vectors: Entry, root: sp.Expr, modes: Space, columns: Space,
-              projections: Mapping[Entry, Entry]) -> sp.Expr:
-    """Σ over columns of two factors, each linear in V: Σ_d V_kd V_ld = δ_kl and Σ_d X'_td V_kd = projection/root."""
-
-    def contract(node: sp.Expr) -> sp.Expr:
-        if isinstance(node, SpaceSum):
-            body = contract(node.body)
-            if node.space != columns:
-                return SpaceSum(body, node.space)
-            return sp.Add(*(_contract_term(term) for term in sp.Add.make_args(distribute(body))))
-        if not node.args or isinstance(node, Entry):
-            return node
-        return node.func(*(contract(arg) for arg in node.args))
-
-    def _contract_term(term: sp.Expr) -> sp.Expr:
-        outside: list[sp.Expr] = []
-        factors: list[sp.Expr] = []
-        for factor in sp.Mul.make_args(term):
-            base, exponent = factor.as_base_exp()
-            if columns not in open_spaces(factor):
-                outside.append(factor)
-            elif exponent.is_Integer and exponent > 0:
-                factors.extend([base] * int(exponent))
-            else:
-                factors.append(factor)
-        if len(factors) != 2:
-            return SpaceSum(term, columns)
-        (left, kind_left), (right, kind_right) = sorted(
-            ((f, _kind(f)) for f in factors), key=lambda pair: ("open", "summed", "other").index(pair[1]))
-        if kind_left == "open" and kind_right == "open":
-            contracted: sp.Expr = sp.S.One
-        elif kind_left == "open" and kind_right == "summed":
-            contracted = right.body / vectors
-        elif kind_left == "summed" and kind_right == "summed":
-            contracted = SpaceSum(left.body / vectors * (right.body / vectors), modes)
-        elif kind_right == "other" and right in projections:
-            named = projections[right] / root
-            contracted = named if kind_left == "open" else SpaceSum(left.body / vectors * named, modes)
-        else:
-            return SpaceSum(term, columns)
-        return sp.Mul(*outside, contracted)
-
-    def _kind(factor: sp.Expr) -> str:
-        if factor == vectors:
-            return "open"
-        if isinstance(factor, SpaceSum) and factor.space == modes and not depends_on(factor.body / vectors, vectors):
-            return "summed"
-        return "other"
-
-    return contract(expr)
+def _check_range(old: Entry, new: Entry, expression: sp.Expr) -> None:
+    """A monotone map reaches what lies between its limits: these must be the ends of the old field's range."""
+    if old.domain not in RANGES or new.domain not in RANGES:
+        raise RuleError(f"only real and positive fields are changed here, not {old.domain} to {new.domain}")
+    z = sp.Dummy("z", real=True, positive=new.domain == "positive" or None)
+    lower, upper = RANGES[new.domain]
+    mapped = expression.xreplace({new: z})
+    try:
+        ends = {sp.limit(mapped, z, lower, "+"), sp.limit(mapped, z, upper, "-")}
+    except (NotImplementedError, ValueError) as error:
+        raise RuleError(f"the limits of {expression} are not known") from error
+    if ends != set(RANGES[old.domain]):
+        reached = " and ".join(sorted(map(str, ends)))
+        raise RuleError(f"{expression} runs between {reached}, and {old} over all {old.domain} numbers: "
+                        "the integral would change")
 
 
 def leading_order(action: FieldAction, large: sp.Symbol) -> Step:
     r"""Keep the leading order in 1/N, everything else (sums, sizes of other spaces, other parameters) held fixed.
 
-    The step is approximate: its remainder is O(1/N), and ``details`` holds the first term dropped.
+    The step is approximate: what does not fall with N is kept, ``details`` holds the first term dropped, and the
+    remainder is its power N^-k.  Observables are kept through all orders before N^-k.
 
     Raises
     ------
     RuleError
-        If the action has no expansion in whole powers of 1/N, or N stands inside a sum.
+        If the terms that fall with N are not whole powers of 1/N, if there are none among the first
+        ``MAX_ORDER``, or if N stands inside a sum.
     """
+    falling: list[sp.Expr] = []
+    for end in range(2, MAX_ORDER + 2):
+        powers = _powers(action.expr, large, end)
+        falling = sorted(power for power in powers if power > 0)
+        if falling:
+            break
+    if not falling:
+        raise RuleError(f"no term of the action falls with {large}, to order {large}^-{MAX_ORDER}: nothing to drop")
+    first = falling[0]
+    kept = sp.Add(*(term for power, term in powers.items() if power <= 0))
+    dropped = powers[first]
+    after = replace(action, expr=tidy(kept))
 
-    def truncate(expr: sp.Expr) -> tuple[sp.Expr, sp.Expr]:
-        atoms = {a: sp.Dummy(positive=a.is_positive) for a in top_atoms(expr) if a != large}
-        sizes = {symbol for a in atoms for space in a.atoms(Space) for symbol in space.size.free_symbols}
-        if large in sizes or any(large in a.free_symbols for a in atoms):
-            raise RuleError(f"{large} stands inside a sum: its expansion there is not uniform")
-        small = sp.Dummy("epsilon", positive=True)
-        opened = top_replace(expr, atoms).xreplace({large: 1 / small})
-        expansion = sp.series(opened, small, 0, 2).removeO()
-        kept = sp.Add(*(t for t in sp.Add.make_args(sp.expand(expansion)) if not _vanishes(t, small)))
-        dropped = sp.expand(expansion) - kept
-        back = {dummy: a for a, dummy in atoms.items()} | {small: 1 / large}
-        return tidy(kept.xreplace(back)), dropped.xreplace(back)
+    def push(observable: sp.Expr) -> sp.Expr:
+        terms = _powers(observable, large, int(first))
+        return tidy(sp.Add(*(term for power, term in terms.items() if power < first)))
 
-    kept, dropped = truncate(action.expr)
-    after = replace(action, expr=kept)
-    return Step("leading_order", action, after, lambda observable: truncate(observable)[0],
-                details={"dropped": dropped},
-                description=f"Keep the leading order in $1/{_tex(large)}$, everything else held fixed.",
-                remainder=1 / large)
+    return Step("leading_order", action, after, push, details={"dropped": dropped},
+                description=f"Keep the leading order in $1/{tex(large)}$, everything else held fixed.",
+                remainder=large**-first)
 
 
-def _vanishes(term: sp.Expr, small: sp.Symbol) -> bool:
-    return bool(sp.limit(term, small, 0, "+") == 0)
+MAX_ORDER = 6
+"""How far ``leading_order`` looks for the first term that falls with N."""
+
+
+def _powers(expr: sp.Expr, large: sp.Symbol, end: int) -> dict[sp.Expr, sp.Expr]:
+    """The terms of an expansion in 1/N by their power of 1/N, below ``end``; powers above zero are whole."""
+    atoms = {a: sp.Dummy(positive=a.is_positive) for a in top_atoms(expr) if a != large}
+    sizes = {symbol for a in atoms for space in a.atoms(Space) for symbol in space.size.free_symbols}
+    if large in sizes or any(large in a.free_symbols for a in atoms):
+        raise RuleError(f"{large} stands inside a sum: its expansion there is not uniform")
+    small = sp.Dummy("epsilon", positive=True)
+    opened = top_replace(expr, atoms).xreplace({large: 1 / small})
+    back = {dummy: a for a, dummy in atoms.items()} | {small: 1 / large}
+    try:
+        expansion = sp.expand(sp.series(opened, small, 0, end).removeO())
+    except (sp.PoleError, NotImplementedError, ValueError) as error:
+        raise RuleError(f"the action or an observable has no known expansion in powers of 1/{large}") from error
+    found: dict[sp.Expr, sp.Expr] = {}
+    for term in sp.Add.make_args(expansion):
+        rest = term.as_independent(small, as_Add=False)[1]
+        factors = rest.as_powers_dict()
+        power = sp.sympify(factors.pop(small, 0))
+        logs = sp.Mul(*(base**exponent for base, exponent in factors.items()))
+        falls = power > 0 or (power == 0 and logs != 1 and sp.limit(logs, small, 0, "+") == 0)
+        if falls and not (power.is_Integer and logs == 1):
+            raise RuleError(f"{term.xreplace(back)} is not a whole power of 1/{large}, and nothing bounds what follows")
+        if power < end:
+            found[power] = found.get(power, sp.S.Zero) + term.xreplace(back)
+    return found
 
 
 def factorise(action: FieldAction, space: Space) -> Step:
@@ -490,4 +467,4 @@ def integrate_site(action: FieldAction, candidate: Entry) -> Step:
     after = action.replace_expr(action.expr.xreplace(
         {holders[0]: LogIntegral(inner.after.expr, sp.Tuple(*inner.after.fields))}))
     return Step("integrate_site", action, after, lambda observable: observable, removed=(candidate,),
-                description=f"The one-site action is Gaussian in ${_tex(candidate)}$, which is integrated out.")
+                description=f"The one-site action is Gaussian in ${tex(candidate)}$, which is integrated out.")

@@ -48,9 +48,11 @@ class OrderParameter:
 
 
 def conjugate_to(action: sp.Expr, name: str, quantity: sp.Expr) -> OrderParameter:
-    r"""The variable conjugate to a sum, q = -∂S/∂E with E = ``quantity`` = factor·Σ…, as the name for that sum.
+    r"""The variable conjugate to a sum, q = ∓∂S/∂E with E = ``quantity`` = factor·Σ…, as the name for that sum.
 
-    If S holds (N/2) ln(1 - (g/N) jᵀKj), then q conjugate to ½ jᵀKj is g/(1 - g jᵀKj/N).
+    The upper sign is a sum of an imaginary field, the lower one of a real field: each is positive where S is convex
+    along the contour.  If S holds (N/2) ln(1 - (g/N) jᵀKj), then q conjugate to ½ jᵀKj is g/(1 - g jᵀKj/N).
+    The name is positive where that is known on the contour, and real otherwise.
 
     Raises
     ------
@@ -60,15 +62,35 @@ def conjugate_to(action: sp.Expr, name: str, quantity: sp.Expr) -> OrderParamete
     factor, total = sp.sympify(quantity).as_coeff_Mul()
     if not isinstance(total, SpaceSum):
         raise BadInput("quantity", quantity, "a number times a sum over a space")
-    value = -pointwise_diff(action, total) / factor
+    imaginary = any(entry.domain == "imaginary" for entry in total.atoms(Entry))
+    value = (-1 if imaginary else 1) * pointwise_diff(action, total) / factor
     if value == 0 or not depends_on(value, total):
         raise RuleError(f"the action is at most linear in {total}; it has no conjugate to solve for")
-    symbol = sp.Symbol(name, positive=True)
+    if name in {node.name for node in action.atoms(Entry, sp.Symbol)}:
+        raise BadInput("name", name, "a name that is not in use")
+    symbol = sp.Symbol(name, positive=True) if _is_positive(value, total) else sp.Symbol(name, real=True)
     unknown = sp.Dummy("E")
     solutions = sp.solve(value.xreplace({total: unknown}) - symbol, unknown)
     if len(solutions) != 1:
         raise RuleError(f"{len(solutions)} values of {total} belong to one value of {name}")
     return OrderParameter(symbol, total, sp.expand(solutions[0]), value)
+
+
+def _is_positive(value: sp.Expr, total: SpaceSum) -> bool:
+    """Whether q > 0 for every value of the sum on the contour, and off an imaginary contour as far as no zero stops it.
+
+    The saddle of an imaginary field lies off its contour; a q that has no zero keeps its sign on the way there.
+    """
+    rotated = {entry: sp.I * Entry(entry.name, "real", entry.spaces)
+               for entry in total.atoms(Entry) if entry.domain == "imaginary"}
+    on_contour = sp.expand(total.body.xreplace(rotated))
+    held = sp.Dummy("E", nonnegative=True)
+    for sign, known in ((1, on_contour.is_nonnegative), (-1, on_contour.is_nonpositive)):
+        if known:
+            positive = sp.factor(value.xreplace({total: sign * held})).is_positive
+            unknown = sp.Dummy("E")
+            return bool(positive) and (not rotated or sp.solve(value.xreplace({total: unknown}), unknown) == [])
+    return False
 
 
 def express(expr: sp.Expr, parameters: tuple[OrderParameter, ...]) -> sp.Expr:
@@ -109,17 +131,6 @@ class EquationsOfState:
     def substitute(self, expr: sp.Expr) -> sp.Expr:
         """An expression in the field, at the solution (a function of the unknowns)."""
         return expr if self.field is None else expr.xreplace({self.field: self.profile})
-
-
-def scalar_saddle(action: sp.Expr, candidate: Entry, name: str) -> EquationsOfState:
-    """S'(u) = 0 for one scalar field."""
-    symbol = sp.Symbol(name, positive=candidate.domain == "positive", real=True)
-    table = {candidate: symbol}
-    expr = action.xreplace(table)
-    domain = "positive" if candidate.domain == "positive" else "real"
-    slope = sp.diff(expr, symbol)
-    return EquationsOfState((symbol,), (slope,), (domain,), candidate, symbol, expr,
-                            {name: sp.Eq(slope, 0, evaluate=False)})
 
 
 def field_saddle(action: sp.Expr, candidate: Entry, parameters: tuple[OrderParameter, ...] = (), *,

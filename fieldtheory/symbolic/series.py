@@ -12,6 +12,7 @@ Coefficients are left as the operations build them; ``series.map(sp.expand)`` ti
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +20,10 @@ from typing import Any
 import mpmath
 import sympy as sp
 
-from fieldtheory.errors import BadInput, RuleError
+from fieldtheory.errors import AsymptoticWarning, BadInput, RuleError
 from fieldtheory.symbolic.fields import Entry, Space, SpaceSum, entries, open_spaces, top_atoms, top_replace
 from fieldtheory.symbolic.printing import latex
+from fieldtheory.symbolic.resummation import Estimate, resummed, truncation_error
 
 EXACT = math.inf
 """The remainder of a series with no further terms."""
@@ -259,6 +261,45 @@ class Series:
         ``values`` maps symbols and entries, or their names, to numbers and sequences: ``numerical_value``.
         """
         return numerical_value(self.as_expr(), {**(values or {}), **named}, digits)
+
+    def estimate(self, values: Mapping[Any, Any] | None = None, digits: int | None = None, **named: Any) -> Estimate:
+        """The sum of the known terms with an estimate of what the truncation leaves out.
+
+        Terms that still fall are continued geometrically to the order of the remainder.  Where they have begun to
+        grow, the series is asymptotic and past its smallest term: the error is then the size of the last term,
+        ``smallest`` tells where to truncate, and an :class:`~fieldtheory.errors.AsymptoticWarning` is given.
+        """
+        terms = self.evaluate_terms({**(values or {}), **named}, digits)
+        value = self.evaluate({**(values or {}), **named}, digits)
+        if self.is_exact:
+            return Estimate(value, 0 * value)
+        powers = [(self.offset + k, mpmath.mpmathify(term)) for k, term in enumerate(terms)]
+        error, smallest = truncation_error(powers, int(self.remainder))
+        if smallest is not None:
+            warnings.warn(f"the terms grow from {self.parameter}^{smallest} on: the series is past its smallest term; "
+                          f"truncate({smallest}) or resum it", AsymptoticWarning, stacklevel=2)
+        return Estimate(value, error if digits is not None else float(error), smallest)
+
+    def resum(self, values: Mapping[Any, Any] | None = None, method: str = "pade-borel", digits: int | None = None,
+              **named: Any) -> Estimate:
+        """The series resummed by Padé approximants of its Borel transform ("pade-borel"), or of itself ("pade").
+
+        The error is the distance to neighbouring approximants.  Needs numbers for every symbol, ε included, and at
+        least three coefficients; a pole on the path (a series that is not Borel summable) is refused: RuleError.
+        """
+        given = {**(values or {}), **named}
+        if self.is_exact:
+            return Estimate(self.evaluate(given, digits), 0.0)
+        with mpmath.workdps((15 if digits is None else digits) + 15):
+            known = [mpmath.mpmathify(numerical_value(term, given, mpmath.mp.dps)) for term in self._powers()]
+            leading = min(self.offset, 0) - self.offset  # powers below ε^0 are summed as they are
+            series = [mpmath.mpf(0)] * max(self.offset, 0) + known[-leading:]
+            value, error = resummed(series, mpmath.mpf(1), method)
+            value += mpmath.fsum(known[:-leading] if leading else [])
+        if digits is None:
+            return Estimate(complex(value) if isinstance(value, mpmath.mpc) else float(value), float(error))
+        with mpmath.workdps(digits):
+            return Estimate(+value, +error)
 
     def __str__(self) -> str:
         text = _joined(self._powers(), sp.sstr)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fieldtheory.errors import BadInput, NotGaussian, RuleError
 from fieldtheory.numerics import evaluate
-from fieldtheory.symbolic import rules
+from fieldtheory.symbolic import rotation, rules
 from fieldtheory.symbolic.fields import Entry, Space, SpaceSum, rename, sum_over
 from fieldtheory.symbolic.forms import Form, hessian
 from fieldtheory.symbolic.rules import FieldAction, LogIntegral, Step
@@ -130,6 +130,19 @@ def _scalar(expr: sp.Expr, *fields: sp.Expr) -> FieldAction:
     return FieldAction(expr, fields)
 
 
+z, v = sp.Symbol("z", real=True), Entry("v")
+
+
+def _named(name: Entry) -> Step:
+    """Σ a named where it enters as a square."""
+    total = SpaceSum(a, site)
+    return rules.introduce(_scalar(g * SpaceSum(a**2, site) + total**2, a), name, total, h)
+
+
+def _wide(term: sp.Expr) -> Step:
+    return rules.leading_order(_scalar(z**2 / 2 + term, z), N)
+
+
 REFUSALS: tuple[tuple[str, type[Exception], str, Callable[[], object]], ...] = (
     ("an open action", BadInput, "open in site", lambda: FieldAction(a**2, (a,))),
     ("not a field", BadInput, "field", lambda: rules.integrate_out(_scalar(u**2, u), Q)),
@@ -149,10 +162,35 @@ REFUSALS: tuple[tuple[str, type[Exception], str, Callable[[], object]], ...] = (
      lambda: rules.change_variable(_scalar(Q**2, Q), Q, u, u**2)),
     ("a change of a vector", RuleError, "scalar", lambda: rules.change_variable(linear.microscopic(), a, u, u)),
     ("a matrix that is not over the rows", BadInput, "matrix",
-     lambda: rules.diagonalise(linear.microscopic(), a, sample, mode, spectrum=spectrum, scale=D)),
+     lambda: rotation.diagonalise(linear.microscopic(), a, sample, mode, spectrum=spectrum, scale=D)),
     ("coupled sites", RuleError, "coupled", lambda: rules.factorise(linear.microscopic(), site)),
     ("a space without fields", RuleError, "no field lives on mode",
      lambda: rules.factorise(linear.microscopic(), mode)),
+    ("a Gaussian of the wrong sign", RuleError, "diverges", lambda: rules.integrate_out(_scalar(-z**2 / 2, z), z)),
+    ("an imaginary Gaussian of the wrong sign", RuleError, "diverges",
+     lambda: rules.integrate_out(_scalar(h**2, h), h)),
+    ("a low-rank part of the wrong sign", RuleError, "diverges",
+     lambda: rules.integrate_out(_scalar(SpaceSum(a**2, site) / 2 - SpaceSum(a, site)**2, a), a)),
+    ("a positive name for either sign", BadInput, "domain", lambda: _named(Entry("E", "positive"))),
+    ("a name that is data", BadInput, "domain", lambda: _named(Entry("E", "data"))),
+    ("an imaginary name", BadInput, "domain", lambda: _named(Entry("E", "imaginary"))),
+    ("the name of a field", BadInput, "name: got a", lambda: _named(Entry("a"))),
+    ("the name of a parameter", BadInput, "name: got g", lambda: _named(Entry("g"))),
+    ("one name for both", BadInput, "conjugate: got h", lambda: _named(Entry("h"))),
+    ("renaming onto a name", BadInput, "for both", lambda: linear.microscopic().rename({"g": "s"})),
+    ("half a line", RuleError, "u over all real", lambda: rules.change_variable(_scalar(u**2, u), u, v, sp.exp(v))),
+    ("an interval", RuleError, "u over all real", lambda: rules.change_variable(_scalar(u**2, u), u, v, sp.atan(v))),
+    ("more than a half line", RuleError, "Q over all positive",
+     lambda: rules.change_variable(_scalar(Q, Q), Q, v, 2 * v)),
+    ("a change of an imaginary field", RuleError, "imaginary",
+     lambda: rules.change_variable(_scalar(h**2, h), h, v, 2 * v)),
+    ("a change to a name in use", BadInput, "new",
+     lambda: rules.change_variable(_scalar(Q**2 * u, Q, u), Q, u, sp.exp(u))),
+    ("a change of a symbol", BadInput, "Entry", lambda: rules.change_variable(_scalar(z**2, z), z, v, 2 * v)),  # type: ignore[arg-type]
+    ("a fractional power of N", RuleError, "whole power", lambda: _wide(z**4 / sp.sqrt(N))),
+    ("a logarithm of N", RuleError, "whole power", lambda: _wide(z**4 * sp.log(N) / N)),
+    ("an inverse logarithm of N", RuleError, "whole power", lambda: _wide(z**4 / sp.log(N))),
+    ("nothing to drop", RuleError, "nothing to drop", lambda: _wide(z**4)),
     ("a field of no site", BadInput, "one-site", lambda: rules.integrate_site(linear.microscopic(), Entry("b"))),
 )
 
@@ -166,14 +204,38 @@ def test_a_rule_that_does_not_apply_says_why(what: str, error: type[Exception], 
 @pytest.mark.parametrize("phi", [sp.erf, lambda x: sp.Max(0, x)], ids=["erf", "relu"])
 def test_a_rotation_through_an_activation_is_refused(phi: Callable) -> None:
     with pytest.raises(RuleError):
-        rules.diagonalise(_nonlinear(phi), X, sample, mode, spectrum=spectrum, scale=D)
+        rotation.diagonalise(_nonlinear(phi), X, sample, mode, spectrum=spectrum, scale=D)
 
 
 def test_a_sum_over_samples_that_is_not_quadratic_is_not_rotated() -> None:
     v = Entry("b", "real", (inputs,))
     action = FieldAction(SpaceSum(SpaceSum(X * v, inputs)**4, sample), (v,))
     with pytest.raises(RuleError, match="degree 4"):
-        rules.diagonalise(action, X, sample, mode, spectrum=spectrum, scale=D)
+        rotation.diagonalise(action, X, sample, mode, spectrum=spectrum, scale=D)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_the_remainder_is_the_first_order_dropped(order: int) -> None:
+    step = _wide(z**4 / N**order + z**6 / N**(order + 1))
+    assert step.after.expr == z**2 / 2 and step.remainder == N**-order
+    assert step.details["dropped"] == z**4 / N**order
+    # an observable is kept as far as the action is right
+    observable = sp.Add(*(z**k / N**k for k in range(5)))
+    assert sp.expand(step.push(observable) - sp.Add(*(z**k / N**k for k in range(order)))) == 0
+
+
+def test_a_map_onto_the_range_of_the_field_is_taken() -> None:
+    c = sp.Symbol("c", positive=True)
+    logarithm = sp.log(Entry("v", "positive"))
+    for old, expression in ((u, c * v + 1), (u, sp.sinh(v)), (Q, c * sp.exp(-2 * v)), (u, logarithm)):
+        (new,) = expression.atoms(Entry)
+        assert rules.change_variable(_scalar(old**2, old), old, new, expression).after.fields == (new,)
+
+
+def test_a_low_rank_sign_that_is_open_is_left_to_the_user() -> None:
+    total = SpaceSum(a, site)
+    action = rules.integrate_out(_scalar(SpaceSum(a**2, site) / 2 - total**2 * g, a), a).after
+    assert action.expr.has(sp.log(1 - 2 * N * g))
 
 
 def test_one_site_integrals_stay_until_their_last_field() -> None:
@@ -202,7 +264,7 @@ def _replay(derivation: tuple[Step, ...], names: dict[str, str]) -> FieldAction:
     action = derivation[0].before.rename(names)
     action = rules.introduce(action, new(f), new(output), new(j)).after
     action = out(action, w)
-    action = rules.diagonalise(action, new(X), new(sample), new(mode), spectrum=new(spectrum),
+    action = rotation.diagonalise(action, new(X), new(sample), new(mode), spectrum=new(spectrum),
                                scale=new(D / linear.variance)).after
     action = rules.introduce(action, new(Q), new(linear.norm), new(h)).after
     action = out(action, a)

@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 from fieldtheory.errors import BadInput, RuleError
 from fieldtheory.numerics import evaluate
 from fieldtheory.symbolic.fields import Entry, Space, SpaceSum, rename, vary
-from fieldtheory.symbolic.saddle import conjugate_to, express, field_saddle, one_loop_effective_action, scalar_saddle
+from fieldtheory.symbolic.saddle import conjugate_to, express, field_saddle, one_loop_effective_action
 
 N, P = sp.symbols("N P", positive=True, integer=True)
 g, s = sp.symbols("g s", positive=True)
@@ -103,14 +103,6 @@ def test_one_loop_effective_action_is_a_determinant(action: sp.Expr, field: Entr
     local = (np.log(evaluate(sign * found.fluctuation.diag, values)).sum() + constant) / 2
     assert float(np.real(evaluate(found.local, values))) == pytest.approx(float(local), rel=1e-12)
     assert float(np.real(evaluate(found.expr - action, values))) == pytest.approx(total, rel=1e-12)
-
-
-def test_scalar_saddle() -> None:
-    u = Entry("u", "real")
-    state = scalar_saddle(N * (sp.exp(u) - u), u, "u")
-    assert state.equations[0].subs(state.unknowns[0], 0) == 0 and state.domains == ("real",)
-    positive = scalar_saddle(Entry("Q", "positive") - sp.log(Entry("Q", "positive")), Entry("Q", "positive"), "Q")
-    assert positive.domains == ("positive",) and positive.equations[0].subs(positive.unknowns[0], 1) == 0
 
 
 def test_order_of_named_sums_does_not_depend_on_names() -> None:
