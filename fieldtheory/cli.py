@@ -7,97 +7,29 @@ standard error. Whatever is heavy is imported inside a command, so that `--help`
 
 from __future__ import annotations
 
-import contextlib
-import json
-import math
-import os
-import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from fractions import Fraction
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from fieldtheory.errors import BadInput, FieldTheoryError, NotConverged, UnknownName
+from fieldtheory import console
+from fieldtheory.console import DISAGREES
+from fieldtheory.errors import BadInput
 
 if TYPE_CHECKING:
-    import xarray as xr
-
-    from fieldtheory.network import Network, Scaling
+    from fieldtheory.network import Network
     from fieldtheory.tasks import Dataset
 
-DONE, DISAGREES, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-
-
-class _Group(TyperGroup):
-    """One line for whatever goes wrong by the caller's doing, in place of a traceback or a box."""
-
-    def main(self, *args: Any, **extra: Any) -> Any:
-        try:
-            code = super().main(*args, **(extra | {"standalone_mode": False}))
-        except FieldTheoryError as error:
-            _refuse(_worded(error))
-        except OSError as error:
-            _refuse(f"{error.filename or 'output'}: {error.strerror or error}")
-        except KeyboardInterrupt:
-            _interrupted()
-        except Exception as error:
-            # Typer carries its own copy of Click in some versions and uses Click's in others.
-            if hasattr(error, "format_message") and hasattr(error, "exit_code"):
-                _refuse(_usage(error, list(extra.get("args") or (args[0] if args else None) or sys.argv[1:])))
-            if type(error).__name__ == "Abort":
-                _interrupted()
-            raise
-        if code == INTERRUPTED:
-            _interrupted()
-        sys.exit(code if isinstance(code, int) else DONE)
-
-
-def _worded(error: FieldTheoryError) -> str:
-    """The message on one line, with an argument of the engine under the name of its option."""
-    text = " ".join(str(error).split())
-    options = {"chains", "classes", "data", "draws", "input_dim", "level", "loops", "method", "noise_variance",
-               "readout_variance", "samples", "scaling", "seed", "step", "test_samples", "thin", "view", "warmup",
-               "weight_variance", "width", "widths", "activation", "out"}
-    name = str(getattr(error, "argument", ""))
-    if name in options and text.startswith(name):
-        text = f"--{name.replace('_', '-')}{text[len(name):]}"
-    return f"did not converge: {text}" if isinstance(error, NotConverged) else text
-
-
-def _usage(error: Any, given: list[str]) -> str:
-    """A usage error of the parser on one line; where a value has the wrong type, with that value."""
-    param = getattr(error, "param", None)
-    flags = list(getattr(param, "opts", ()))
-    if type(error).__name__ == "BadParameter" and flags and flags[0].startswith("--"):
-        for k, word in enumerate(given):
-            flag, equals, value = word.partition("=")
-            if flag in flags and (equals or k + 1 < len(given)):
-                kind = re.search(r"valid (integer|number|float|path)", str(error))
-                expected = f"a valid {kind[1]}" if kind else str(error)
-                return f"{flag}: got {value if equals else given[k + 1]!r}; expected {expected}"
-    return " ".join(str(error.format_message()).split())
-
-
-def _refuse(message: str) -> NoReturn:
-    print(f"fieldtheory: {message}", file=sys.stderr)
-    sys.exit(BAD_INPUT)
-
-
-def _interrupted() -> NoReturn:
-    print("fieldtheory: interrupted; no file was left half written", file=sys.stderr)
-    sys.exit(INTERRUPTED)
-
-
 app = typer.Typer(
-    cls=_Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    cls=console.Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="Statistical field theory of Bayesian neural networks: derive, predict, sample, compare.\n\n"
          "Exit status: 0 done, 1 the verdict is not 'kept', 2 bad input.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
+
 
 def _option(flag: str, text: str, metavar: str | None = None) -> Any:
     return typer.Option(flag, help=text, metavar=metavar)
@@ -140,186 +72,6 @@ FileOption = Annotated[Path | None, _option("--out", "Write to this file, whole 
 FolderOption = Annotated[Path | None, _option("--out", "Write report.html and derivation.tex there.", "FOLDER")]
 
 
-# ------------------------------------------------------------------------------------------------- from options
-
-
-def _scaling(text: str) -> Scaling:
-    from fieldtheory.network import Scaling
-
-    named = {"standard": Scaling.standard, "mean-field": Scaling.mean_field}
-    if text.lower().replace("_", "-") in named:
-        return named[text.lower().replace("_", "-")]()
-    if "," not in text:
-        raise UnknownName("scaling", text, [*named, "gamma,delta"])
-    try:
-        gamma, delta = (Fraction(part.strip()) for part in text.split(","))
-    except (ValueError, ZeroDivisionError):
-        raise BadInput("scaling", repr(text), "two exponents 'gamma,delta', such as 2,1 or 3/2,1/2") from None
-    return Scaling(readout=gamma, noise=delta)
-
-
-def _network(width: int | None, activation: str, scaling: str, readout: float, weight: float, noise: float) -> Network:
-    from fieldtheory.network import Network
-
-    return Network(activation=activation, width=width, readout_variance=readout, weight_variance=weight,
-                   noise_variance=noise, scaling=_scaling(scaling))
-
-
-def _data(name: str, samples: int | None, test_samples: int | None, input_dim: int | None, classes: str | None,
-          seed: int) -> Dataset:
-    from fieldtheory import tasks
-
-    named = not (name.endswith(".npz") or Path(name).is_file())
-    options: dict[str, Any] = {"samples": samples, "test_samples": test_samples, "input_dim": input_dim}
-    if classes is not None:
-        if not re.fullmatch(r"\d,\d", classes.replace(" ", "")):
-            raise BadInput("classes", repr(classes), "two digits, such as 3,8")
-        options["classes"] = tuple(int(digit) for digit in classes.split(","))
-    given = {key: value for key, value in options.items() if value is not None}
-    if not named and given:
-        flags = ", ".join(f"--{key.replace('_', '-')}" for key in given)
-        raise BadInput("data", f"{name} with {flags}", "no such option beside a file, whose arrays say it all")
-    if named:
-        if name == "digits" and samples is None:
-            given = {"samples": 100, "test_samples": 40} | given
-        given["seed"] = seed
-    try:
-        return tasks.load(name, **given)
-    except UnknownName as error:
-        if error.argument.startswith("option of "):
-            option = f"--{str(error.given).strip(chr(39)).replace('_', '-')}"
-            raise BadInput("data", f"{name} with {option}", "a task that has this option, or no such option") from None
-        raise
-
-
-def _theory(name: str, net: Network, view: str | None, loops: int | None) -> Any:
-    import inspect
-
-    from fieldtheory.theory import theories
-
-    derive = theories[name]
-    options = {key: value for key, value in (("view", view), ("loops", loops)) if value is not None}
-    for key in options:
-        if key not in inspect.signature(derive).parameters:
-            raise BadInput(key, options[key], f"no --{key}: the theory {name} has none")
-    if loops is not None and loops < 0:
-        raise BadInput("loops", loops, "an integer >= 0")
-    return derive(net, **options)
-
-
-# ------------------------------------------------------------------------------------------------------- output
-
-
-def _plain(value: Any) -> Any:
-    """Anything as what JSON knows: arrays as lists, numbers that are not finite as null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
-
-
-def _as_mapping(dataset: xr.Dataset) -> dict[str, Any]:
-    return {"attributes": dict(dataset.attrs), **{str(name): dataset[name].values for name in dataset.data_vars}}
-
-
-def _check_out(path: Path | None, suffixes: Sequence[str]) -> None:
-    """Refuse before the work what would fail after it."""
-    if path is None:
-        return
-    if path.suffix not in suffixes:
-        raise BadInput("out", str(path), f"a file ending in {' or '.join(suffixes)}")
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise BadInput("out", str(path), "a file in an existing folder")
-
-
-def _check_folder(path: Path) -> None:
-    """A folder that exists, or one that can be made."""
-    standing = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
-    if not standing.is_dir() or not os.access(standing, os.W_OK):
-        raise BadInput("out", str(path), "a folder, existing or new, that can be written to")
-
-
-def _write_netcdf(path: Path, dataset: Any) -> None:
-    from fieldtheory.files import replacing
-
-    with replacing(path) as temporary:
-        # bool and None have no place in NetCDF attributes.
-        if hasattr(dataset, "attrs") and hasattr(dataset, "data_vars"):
-            dataset = dataset.assign_attrs({key: value if isinstance(value, str | int | float) else str(value)
-                                            for key, value in dataset.attrs.items() if value is not None})
-        dataset.to_netcdf(str(temporary), engine="h5netcdf")
-
-
-def _show(rows: Sequence[Sequence[str]], title: str = "", *, words: Sequence[int] = (0,), rule_after: int | None = None,
-          file: Any = None) -> None:
-    """A table in the terminal; as wide as it must be where there is no terminal."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    stream = file or sys.stdout
-    console = Console(file=stream, width=None if stream.isatty() else 200, highlight=False)
-    table = Table(title=title or None, title_justify="left", title_style="bold", box=_box(), header_style="bold")
-    head, *body = rows
-    for k, name in enumerate(head):
-        table.add_column(name, justify="left" if k in words else "right", no_wrap=True)
-    styles = {"kept": "green", "rejected": "red", "undecided": "yellow", "no prediction": "yellow", "ok": "green",
-              "FAILED": "red"}
-    for n, row in enumerate(body):
-        table.add_row(*(Text(cell, style=styles.get(cell, "")) for cell in row), end_section=n == rule_after)
-    console.print(table)
-
-
-def _box() -> Any:
-    from rich import box
-
-    return box.SIMPLE_HEAD
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[..., None]]:
-    """report(text) begins a stage; report(text, done, total) moves its bar. On standard error."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(file=sys.stderr, highlight=False)
-    if not console.is_terminal:  # lines for a log, one per stage
-        last = ""
-
-        def say(text: str, done: int = 0, total: int = 0) -> None:
-            nonlocal last
-            if text != last:
-                print(f"... {text}", file=sys.stderr, flush=True)
-                last = text
-
-        yield say
-        return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as bar:
-        tasks: dict[str, Any] = {}
-
-        def report(text: str, done: int = 0, total: int = 0) -> None:
-            if text not in tasks:
-                for known in tasks.values():
-                    bar.update(known, total=1, completed=1)
-                tasks[text] = bar.add_task(text, total=total or None)
-            elif total:
-                bar.update(tasks[text], completed=done, total=total)
-
-        yield report
-        for known in tasks.values():
-            bar.update(known, total=1, completed=1)
-
-
 # ----------------------------------------------------------------------------------------------------- commands
 
 
@@ -333,9 +85,9 @@ def list_theories(as_json: JsonOption = False) -> None:
 
     found = theories.describe()
     if as_json:
-        _print_json(found)
+        console.print_json(found)
     else:
-        _show([["theory", "what it is"], *([name, line] for name, line in found.items())], words=(0, 1))
+        console.show([["theory", "what it is"], *([name, line] for name, line in found.items())], words=(0, 1))
 
 
 @app.command(short_help="Derive a theory and print it as LaTeX.")
@@ -352,8 +104,8 @@ def derive(
     """
     from fieldtheory.network import Network, Scaling
 
-    _check_out(out, (".tex",))
-    found = _theory(theory, Network(activation=activation, scaling=Scaling()), view, loops)
+    console.check_out(out, (".tex",))
+    found = console.theory(theory, Network(activation=activation, scaling=Scaling()), view, loops)
     derivation = found.derivation
     if out is not None:
         derivation.to_latex(out)
@@ -370,7 +122,7 @@ def derive(
             printed["verification"] = {"ok": report.ok, "seconds": report.seconds, "rows": [
                 {"step": row.step, "rule": row.rule, "quantity": row.quantity, "error": row.error,
                  "tolerance": row.tolerance, "ok": row.ok, "message": row.message} for row in report.rows]}
-        _print_json(printed)
+        console.print_json(printed)
     else:
         if out is None and report is None:
             from fieldtheory.export.latex import derivation_document
@@ -394,9 +146,9 @@ def predict(
 
     Example: fieldtheory predict linear --data digits --view rescaling --loops 2 --out prediction.nc
     """
-    _check_out(out, (".nc",))
-    net = _network(width, activation, scaling, readout_variance, weight_variance, noise_variance)
-    dataset = _data(data, samples, test_samples, input_dim, classes, data_seed)
+    console.check_out(out, (".nc",))
+    net = console.network(width, activation, scaling, readout_variance, weight_variance, noise_variance)
+    dataset = console.dataset(data, samples, test_samples, input_dim, classes, data_seed)
     if theory == "exact":
         from fieldtheory import exact
 
@@ -404,12 +156,12 @@ def predict(
             raise BadInput("theory", "exact with --view or --loops", "neither: the oracle does not expand")
         prediction = exact.linear(net, dataset)
     else:
-        prediction = _theory(theory, net, view, loops).predict(dataset)
+        prediction = console.theory(theory, net, view, loops).predict(dataset)
     if out is not None:
-        _write_netcdf(out, prediction)
+        console.write_netcdf(out, prediction)
         print(f"wrote {out}", file=sys.stderr)
     if as_json:
-        _print_json(_as_mapping(prediction))
+        console.print_json(console.as_mapping(prediction))
     elif out is None:
         import numpy as np
 
@@ -421,8 +173,8 @@ def predict(
         facts = [[key, str(prediction.attrs[key])]
                  for key in ("theory", "view", "loops", "status", "residual", "remainder")
                  if prediction.attrs.get(key) not in (None, "")]
-        _show([["quantity", "value"], *scalars, *vectors, *facts], f"{theory} on {dataset.name}, N = {net.width}, "
-              f"P = {dataset.samples}, {net.scaling.name} scaling", words=(0, 1))
+        title = f"{theory} on {dataset.name}, N = {net.width}, P = {dataset.samples}, {net.scaling.name} scaling"
+        console.show([["quantity", "value"], *scalars, *vectors, *facts], title, words=(0, 1))
 
 
 @app.command(short_help="Sample the posterior by chains.")
@@ -441,19 +193,21 @@ def sample(
     from fieldtheory.sampling import sample as run_chains
     from fieldtheory.sampling import summarise
 
-    _check_out(out, (".nc",))
-    net = _network(width, activation, scaling, readout_variance, weight_variance, noise_variance)
-    dataset = _data(data, samples, test_samples, input_dim, classes, data_seed)
-    with _progress() as report:
+    console.check_out(out, (".nc",))
+    net = console.network(width, activation, scaling, readout_variance, weight_variance, noise_variance)
+    dataset = console.dataset(data, samples, test_samples, input_dim, classes, data_seed)
+    with console.progress() as report:
         drawn = run_chains(net, dataset, method=method, chains=chains, draws=draws, warmup=warmup, thin=thin, step=step,
                            seed=seed, progress=lambda done, total: report("sampling", done, total))
         report("effective samples and standard errors")
         summary = summarise(drawn)
     if out is not None:
-        _write_netcdf(out, drawn)
+        console.write_netcdf(out, drawn)
         print(f"wrote {out}", file=sys.stderr)
+    if chains < 2 or draws < 4:
+        print("R-hat needs at least 2 chains of 4 draws each; it is nan here", file=sys.stderr)
     if as_json:
-        _print_json({"attributes": dict(summary.attrs), **{
+        console.print_json({"attributes": dict(summary.attrs), **{
             str(name): {str(key): summary[name].sel(statistic=key).values for key in summary.statistic.values}
             for name in summary.data_vars}})
         return
@@ -463,7 +217,8 @@ def sample(
         shown = f"{float(mean):.6g}" if mean.ndim == 0 else f"{float(mean.min()):.3g} .. {float(mean.max()):.3g}"
         rows.append([str(name), str(mean.size), shown, f"{float(mcse.max()):.2g}", f"{float(ess.min()):.0f}",
                      f"{float(rhat.max()):.4f}"])
-    _show(rows, f"{method} on {dataset.name}, N = {net.width}, P = {dataset.samples}, {net.scaling.name} scaling")
+    title = f"{method} on {dataset.name}, N = {net.width}, P = {dataset.samples}, {net.scaling.name} scaling"
+    console.show(rows, title)
 
 
 @app.command(short_help="Compare a theory with chains, and write a report.")
@@ -490,10 +245,10 @@ def validate(
     if not 0 < level < 1:
         raise BadInput("level", level, "a number between 0 and 1")
     if out is not None:
-        _check_folder(out)
-    net = _network(width, activation, scaling, readout_variance, weight_variance, noise_variance)
-    dataset = _data(data, samples, test_samples, input_dim, classes, data_seed)
-    with _progress() as report:
+        console.check_folder(out)
+    net = console.network(width, activation, scaling, readout_variance, weight_variance, noise_variance)
+    dataset = console.dataset(data, samples, test_samples, input_dim, classes, data_seed)
+    with console.progress() as report:
         study, judged = _study(theory, net, dataset, view, loops, level, out is not None, report, dict(
             method=method, chains=chains, draws=draws, warmup=warmup, thin=thin, step=step, seed=seed))
         written: Mapping[str, Path] = {}
@@ -506,7 +261,7 @@ def validate(
 
     status = next(result.status for result in study if result.label == judged)
     if as_json:
-        _print_json({
+        console.print_json({
             "theory": theory, "judged": judged, "status": status, "level": level, "width": net.width,
             "samples": dataset.samples, "scaling": net.scaling.name, "sampling": study.sampling,
             "results": [_result_as_mapping(result) for result in study],
@@ -514,9 +269,10 @@ def validate(
             "files": {name: str(path) for name, path in written.items()},
         })
     else:
-        _show(words.comparison_rows(study), f"{theory} on {dataset.name}: N = {net.width}, D = {dataset.input_dim}, "
-              f"P = {dataset.samples}, {net.scaling.name} scaling; at least {study.sampling['smallest_ess']:.0f} "
-              "effective samples per observable", rule_after=len(study.results) - 1)
+        title = (f"{theory} on {dataset.name}: N = {net.width}, D = {dataset.input_dim}, P = {dataset.samples}, "
+                 f"{net.scaling.name} scaling; at least {study.sampling['smallest_ess']:.0f} effective samples per "
+                 "observable")
+        console.show(words.comparison_rows(study), title, rule_after=len(study.results) - 1)
         for line in words.findings(study):
             print(line)
         for line in words.expectations(study):
@@ -536,7 +292,7 @@ def _study(name: str, net: Network, data: Dataset, view: str | None, loops: int 
     from fieldtheory.verdict import Sampled
 
     report("deriving")
-    chosen = _theory(name, net, view, loops)  # before the chains run, so that bad input is refused at once
+    chosen = console.theory(name, net, view, loops)  # before the chains run, so that bad input is refused at once
     found = study.approximations(name, net, note=lambda text: print(text, file=sys.stderr))
     found.setdefault(study.label_of(chosen), chosen)
     drawn = run_chains(net, data, **sampling, progress=lambda done, total: report("sampling", done, total))
@@ -591,7 +347,7 @@ def sweep(
     from fieldtheory.export import study
     from fieldtheory.export.report import error_rows
 
-    _check_out(out, (".nc", ".csv"))
+    console.check_out(out, (".nc", ".csv"))
     try:
         numbers = [int(part) for part in widths.split(",")]
     except ValueError:
@@ -600,8 +356,8 @@ def sweep(
         raise BadInput("--seeds", seeds, "an integer >= 1")
     if min(numbers) < 2:
         raise BadInput("widths", widths, "integers >= 2")
-    net = _network(min(numbers), "identity", "standard", readout_variance, weight_variance, noise_variance)
-    with _progress() as report:
+    net = console.network(min(numbers), "identity", "standard", readout_variance, weight_variance, noise_variance)
+    with console.progress() as report:
         report("deriving")
         found = study.approximations(theory, net)
         table = study.errors_against_width(found, widths=numbers, seeds=range(seeds),
@@ -612,13 +368,13 @@ def sweep(
 
             write_atomically(out, table[["error", "spread"]].to_dataframe().to_csv())
         else:
-            _write_netcdf(out, table)
+            console.write_netcdf(out, table)
         print(f"wrote {out}", file=sys.stderr)
     if as_json:
-        _print_json(table["error"].to_dataframe().reset_index().to_dict(orient="records"))
+        console.print_json(table["error"].to_dataframe().reset_index().to_dict(orient="records"))
     else:
-        _show(error_rows(table), "relative L2 error of <f> against the exact oracle; exponent of 1/N at the last two N",
-              words=(0, 1))
+        title = "relative L2 error of <f> against the exact oracle; exponent of 1/N at the last two N"
+        console.show(error_rows(table), title, words=(0, 1))
 
 
 def main() -> None:

@@ -395,17 +395,29 @@ def _contour(step: Step, pushed: Pushed, rng: Generator, symbols: frozenset[sp.S
 
 def _changed(step: Step, pushed: Pushed, rng: Generator, symbols: frozenset[sp.Symbol],
              seen: Seen) -> Iterator[CheckResult]:
-    """A change of variables, pointwise: S'(new) = S(old(new)) - ln|numerical derivative|."""
-    before = _draw(_relevant(step, pushed), _draw_sizes((), symbols, rng, seen), rng)
+    """A change of variables: S'(new) = S(old(new)) - ln|numerical derivative| at a point, and the same integral.
+
+    Only the integrals see whether the map reaches every value of the old field.
+    """
+    sizes = _draw_sizes((), symbols, rng, seen)
+    relevant = _relevant(step, pushed)
+    before = _draw(relevant, sizes, rng)
     after = dict(before)
     log_jacobian = 0.0
+    changed: list[sp.Basic] = []
     for old, expression in step.substitution.items():
         (new,) = (f for f in step.after.fields if f not in step.before.fields and depends_on(expression, f))
+        changed.append(new)
         before[old] = evaluate(expression, after)
         tilted = evaluate(expression, {**after, new: after[new] + 1e-30j})
         log_jacobian += float(np.log(abs(np.imag(tilted) / 1e-30)))
     yield CheckResult("S", _density(log_jacobian - evaluate(step.before.expr, before),
                                     -evaluate(step.after.expr, after)))
+    values, whole = _until_convergent(
+        lambda drawn: conditional_integral(step.before.expr, list(step.substitution), drawn),
+        lambda tilt: _draw(relevant, sizes, rng, tilt=tilt))
+    image = conditional_integral(step.after.expr, changed, values)
+    yield CheckResult("integral", _density(whole.log_value, image.log_value))
     yield from _same_observables(pushed, before, after)
 
 
@@ -509,19 +521,32 @@ def _rewritten(step: Step, pushed: Pushed, rng: Generator, symbols: frozenset[sp
 
 def _leading(step: Step, pushed: Pushed, rng: Generator, symbols: frozenset[sp.Symbol],
              seen: Seen) -> Iterator[CheckResult]:
-    """Terms of higher order in 1/N dropped: N (S - S') must approach N times the first term dropped."""
-    large = 1 / sp.sympify(step.remainder)
+    """Terms of order N^-k dropped: N^k (S - S') must approach N^k times the first of them.
+
+    What is dropped of an observable is not on record; N^(k-1) times the difference must approach zero.
+    """
+    large, exponent = (1 / sp.sympify(step.remainder)).as_base_exp()
+    if not (large.is_Symbol and exponent.is_Integer):
+        raise RuleError(f"the remainder {step.remainder} is no whole power of a parameter")
+    power = int(exponent)
     dropped = step.details["dropped"]
     values = _draw(_relevant(step, pushed), _draw_sizes((), symbols - {large}, rng, seen), rng)
-    scaled = []
-    for n in (1000, 2000, 4000):
-        was, now, next_term = (complex(evaluate(expr, {**values, large: n}))
-                               for expr in (step.before.expr, step.after.expr, dropped))
-        scaled.append([n * (was - now), n * next_term])
-    # two Richardson steps in 1/N: O(N^-3) is left
-    first, second, third = np.asarray(scaled)
-    limit, expected = (8 * third - 6 * second + first) / 3
-    yield CheckResult("next coefficient", _far(limit, expected, 1e-3), 1e-5)
+
+    def limit(quantity: Callable[[Values, int], Any]) -> Any:
+        """As N → ∞, by two Richardson steps in 1/N: O(N^-3) is left."""
+        first, second, third = (np.asarray(quantity({**values, large: n}, n)) for n in (1000, 2000, 4000))
+        return (8 * third - 6 * second + first) / 3
+
+    found, expected = limit(lambda at, n: [
+        n**power * (complex(evaluate(step.before.expr, at)) - complex(evaluate(step.after.expr, at))),
+        n**power * complex(evaluate(dropped, at))])
+    yield CheckResult("next coefficient", _far(found, expected, 1e-3), 1e-5)
+    for name, (old, new) in pushed.items():
+        axes = _axes(old)
+        kept, left = limit(lambda at, n, old=old, new=new, axes=axes: [  # type: ignore[misc]
+            evaluate(new, at, axes=axes),
+            n**(power - 1) * (evaluate(old, at, axes=axes) - evaluate(new, at, axes=axes))])
+        yield CheckResult(f"<{name}>", float(np.max(np.abs(left)) / max(np.max(np.abs(kept)), 1e-3)), 1e-5)
 
 
 Rule = Callable[[Step, Pushed, Generator, frozenset[sp.Symbol], Seen], Iterator[CheckResult]]

@@ -267,8 +267,8 @@ class Dataset:
 
         Pickled objects are never opened.
 
-        Errors: BadInput when the file or an array is missing, or an array holds objects; CorruptFile when it
-            is not an .npz.
+        Errors: BadInput when the file or an array is missing, when there is an array that would not be read,
+            or an array holds objects; CorruptFile when it is not an .npz.
         """
         path = Path(path)
         if not path.is_file():
@@ -281,7 +281,15 @@ class Dataset:
             raise CorruptFile(f"{path}: not an .npz archive of arrays")
         arrays: dict[str, Any] = {}
         with archive:
-            for key in {"X", "y", "X_test", "y_test", "K", "K_test", "name"} & set(archive.files):
+            inputs = "K" if "K" in archive.files and "X" not in archive.files else "X"
+            unread = set(archive.files) - {inputs, f"{inputs}_test", "y", "y_test", "name"}
+            if unread:  # a misspelt name would otherwise be an array silently left out
+                raise BadInput(
+                    "arrays",
+                    f"{', '.join(sorted(unread))} in {path.name}",
+                    "X, y and optionally X_test, y_test, name; or K, K_test in place of X, X_test",
+                )
+            for key in archive.files:
                 try:
                     arrays[key] = archive[key]
                 except ValueError as error:
@@ -291,7 +299,6 @@ class Dataset:
                 except (OSError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile):
                     raise CorruptFile(f"{path}: array {key} cannot be read") from None
         name = str(arrays.pop("name", path.stem))
-        inputs = "K" if "K" in arrays and "X" not in arrays else "X"
         for key in (inputs, "y"):
             if key not in arrays:
                 raise BadInput(
@@ -300,6 +307,14 @@ class Dataset:
         make = cls.from_kernel if inputs == "K" else cls
         return make(
             arrays[inputs], arrays["y"], arrays.get(f"{inputs}_test"), arrays.get("y_test"), name=name
+        )
+
+
+def check_dataset(data: Any) -> None:
+    """BadInput naming `data` for anything that is no `Dataset`, such as a pair (X, y)."""
+    if not isinstance(data, Dataset):
+        raise BadInput(
+            "data", type(data).__name__, "a Dataset (ft.Dataset(X, y), ft.tasks.ising(...), ...)"
         )
 
 

@@ -129,6 +129,15 @@ def test_too_few_draws_are_no_agreement() -> None:
     assert result.exit_code == 1 and json.loads(result.stdout)["status"] == "undecided"
 
 
+def test_one_short_chain_lets_no_library_talk() -> None:
+    short = [*SMALL, "--chains", "1", "--draws", "10", "--warmup", "50"]
+    for command in (["sample"], ["validate", "nngp"]):
+        done = in_a_process(*command, *short)
+        assert done.returncode in (0, 1), done.stderr
+        assert "WARNING" not in done.stderr + done.stdout
+    assert "R-hat needs at least 2 chains" in run("sample", *short, "--json").stderr
+
+
 def test_sweep_writes_its_table(tmp_path: Path) -> None:
     table, text = tmp_path / "table.nc", tmp_path / "table.csv"
     result = run("sweep", "nngp", "--widths", "20,40", "--seeds", "2", "--out", table)
@@ -150,10 +159,16 @@ def not_numbers(folder: Path) -> Path:
     return folder / "nan.npz"
 
 
+def misspelt(folder: Path) -> Path:
+    np.savez(folder / "typo.npz", X=np.eye(2), y=np.ones(2), Xtest=np.eye(2))
+    return folder / "typo.npz"
+
+
 BAD: dict[str, tuple[list[Any], list[str]]] = {
     "theory": (["predict", "linaer"], ["theory", "'linaer'", "did you mean 'linear'"]),
     "task": (["predict", "nngp", "--data", "isign"], ["--data", "'isign'", "did you mean 'ising'"]),
-    "no such file": (["predict", "nngp", "--data", "none.npz"], ["none.npz", "existing .npz"]),
+    "no such file": (["predict", "nngp", "--data", "none.npz"], ["--data: got none.npz", "existing .npz"]),
+    "misspelt array": (["predict", "nngp", "--data", misspelt], ["--data", "Xtest", "typo.npz", "X_test"]),
     "objects": (["predict", "nngp", "--data", object_arrays], ["X", "objects"]),
     "nan": (["predict", "nngp", "--data", not_numbers], ["X", "NaN"]),
     "file and option": (["predict", "nngp", "--data", not_numbers, "--samples", "3"], ["--data", "--samples"]),
@@ -161,6 +176,10 @@ BAD: dict[str, tuple[list[Any], list[str]]] = {
     "an option of another task": (["predict", "nngp", "--data", "digits", "--input-dim", "3"], ["--input-dim"]),
     "classes": (["predict", "nngp", "--data", "digits", "--classes", "three,8"], ["--classes", "three", "3,8"]),
     "width": (["predict", "nngp", "--width", "0"], ["--width", "0", "integer >= 1"]),
+    "an activation no rule takes": (["predict", "nngp", "--activation", "erf"], [
+        "--activation: got 'erf'", "such as identity", "nngp"]),
+    "seed of the task": (["predict", "nngp", "--data-seed", "-1"], ["--data-seed: got -1", ">= 0"]),
+    "step": (["sample", "--step", "-1"], ["--step", "-1", "or no --step to adapt it"]),
     "width in words": (["predict", "nngp", "--width", "wide"], ["--width", "'wide'", "valid integer"]),
     "variance in words": (["predict", "nngp", "--weight-variance=big"], ["--weight-variance", "big", "number"]),
     "variance": (["predict", "nngp", "--noise-variance", "-1"], ["--noise-variance", "-1", ">= 0"]),
@@ -193,6 +212,7 @@ def test_bad_input_is_one_line_that_names_it(case: str, tmp_path: Path) -> None:
     assert len(result.stderr.strip().splitlines()) == 1 and "Traceback" not in result.stderr
     for word in words:
         assert word in result.stderr
+    assert "None" not in result.stderr and "symbol" not in result.stderr  # words of Python, not of a command line
 
 
 def test_bad_input_in_a_process_of_its_own() -> None:

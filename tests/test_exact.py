@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -361,6 +362,13 @@ def test_bad_modes_are_named(argument: str, change: dict) -> None:
     good = {"eigenvalues": [1.0, 2.0], "targets": [1.0, 0.0], "width": 3, "g": 1.0, "s": 0.1}
     with pytest.raises(BadInput, match=f"^{argument}: got "):
         QPosterior(**(good | change))
+
+
+@pytest.mark.parametrize("oracle", [linear, linear_posterior])
+def test_arrays_in_place_of_a_dataset_are_refused(oracle: Any) -> None:
+    net = Network(width=5, readout_variance=1.0, weight_variance=1.0, noise_variance=1.0)
+    with pytest.raises(BadInput, match=r"^data: got tuple; expected a Dataset"):
+        oracle(net, (np.eye(3), np.ones(3)))
 
 
 def test_bad_requests_are_named() -> None:

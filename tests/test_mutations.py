@@ -12,9 +12,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
+import sympy as sp
 
+import fieldtheory as ft
+from fieldtheory import checks
 from fieldtheory.derivation import Derivation
-from fieldtheory.symbolic import fields, forms, rules
+from fieldtheory.symbolic import closures, fields, forms, rotation, rules
+from fieldtheory.symbolic.fields import Entry
+from fieldtheory.symbolic.rules import FieldAction, Step
 from tests import linear_network as linear
 
 
@@ -30,7 +35,63 @@ class Mutation(NamedTuple):
     rule: str
 
 
+def _closing(name: str, **options: object) -> Callable[[], Derivation]:
+    """The closing step alone of a theory of the linear network."""
+    def build() -> Derivation:
+        theory = ft.theories[name](ft.Network(), **options)
+        action = theory.action.value
+        step = Step("close", action, action, lambda o: o, check=checks.check_closure(theory.closure))
+        return Derivation("closing", "", (step,))
+
+    build.__name__ = "-".join(map(str, (name, *options.values())))
+    return build
+
+
+CLOSINGS = (_closing("nngp"), *(_closing("linear", view=view, loops=loops)
+                                for view in ("adaptation", "rescaling") for loops in (0, 1)))
+
+
+def _doubled() -> list[Mutation]:
+    """What every closure reports, doubled."""
+    exact, field, field_1, scalar, scalar_1 = CLOSINGS
+    cases = [(closures.Closure, "average", "return ", "return 2 * ", (exact,)),
+             (closures.Closure, "variance", "return ", "return 2 * ", (exact,)),
+             (closures.Closure, "log_partition", "return ", "return 2 * ", (exact,)),
+             *((closures.FieldClosure, name, "return ", "return 2 * ", (field, field_1))
+               for name in ("average", "variance", "log_partition")),
+             *((closures.ScalarClosure, name, "return ", "return 2 * ", (scalar, scalar_1))
+               for name in ("average", "variance", "log_partition")),
+             (closures.FieldClosure, "average", "trace_with(self.propagator) / 2", "trace_with(self.propagator)",
+              (field_1,)),
+             (closures.FieldClosure, "variance", "conditional + ", "", (field, field_1)),
+             (closures.ScalarClosure, "variance", "conditional + spread", "conditional", (scalar_1,)),
+             (closures.ScalarClosure, "log_partition", ", *loop.log_partition.values()", "", (scalar_1,))]
+    return [Mutation(f"{owner.__name__}.{name}, {new.strip() or 'no ' + old}: {build.__name__}", owner, name, old, new,
+                     build, "close") for owner, name, old, new, builds in cases for build in builds]
+
+
+def _wide_network() -> Derivation:
+    """The leading order in 1/N with the observables of a network."""
+    return ft.theories["nngp"](ft.Network()).derivation
+
+
+def _changed_badly(name: str) -> Callable[[], Derivation]:
+    """A change of variables whose image is part of the line, written by hand."""
+    def build() -> Derivation:
+        u, v = Entry("u", "real"), Entry("v", "real")
+        x, slope = {"exp": (sp.exp(v), sp.exp(v)), "atan": (sp.atan(v), 1 / (1 + v**2))}[name]
+        before = FieldAction(u**2 / 2, (u,))
+        after = FieldAction(x**2 / 2 - sp.log(slope), (v,))
+        step = Step("change_variable", before, after, lambda o: o.xreplace({u: x}), substitution={u: x})
+        return Derivation("half the line", "", (step,))
+
+    return build
+
+
 MUTATIONS = (
+    *_doubled(),
+    Mutation("an observable rescaled and shifted", rules, "leading_order", "return tidy(sp.Add(",
+             "return 3 + 7 * tidy(sp.Add(", _wide_network, "leading_order"),
     Mutation("the source's half, local form", forms.Gaussian, "completed_square", "self.form.spaces) / 2",
              "self.form.spaces)", linear.conjugate_view, "integrate_out"),
     Mutation("the source's half, low rank", forms.Gaussian, "completed_square", "quadratic(self.source) / 2",
@@ -93,11 +154,11 @@ MUTATIONS = (
              linear.rescaling_view, "change_variable"),
     Mutation("sign of the Jacobian", rules, "change_variable", "- sp.log(sp.Abs", "+ sp.log(sp.Abs",
              linear.rescaling_view, "change_variable"),
-    Mutation("no scale in the spectrum", rules, "diagonalise", "sp.sqrt(scale * spectrum)", "sp.sqrt(spectrum)",
+    Mutation("no scale in the spectrum", rotation, "diagonalise", "sp.sqrt(scale * spectrum)", "sp.sqrt(spectrum)",
              linear.conjugate_view, "diagonalise"),
-    Mutation("λ for its root", rules, "diagonalise", "sp.sqrt(scale * spectrum)", "scale * spectrum",
+    Mutation("λ for its root", rotation, "diagonalise", "sp.sqrt(scale * spectrum)", "scale * spectrum",
              linear.conjugate_view, "diagonalise"),
-    Mutation("test inputs projected on V, not on X", rules, "_contract", "projections[right] / root",
+    Mutation("test inputs projected on V, not on X", rotation, "_contract", "projections[right] / root",
              "projections[right]", linear.conjugate_view, "diagonalise"),
     Mutation("one site's integral to the first power", rules, "factorise", "- space.size * one_site",
              "- one_site", linear.site_view, "factorise"),
@@ -150,8 +211,26 @@ def test_without_one_every_step_holds(build: Callable[[], Derivation], seed: int
     assert max(row.error for row in report.rows if row.kind == "exact") < 1e-10
 
 
+@pytest.mark.parametrize("build", CLOSINGS, ids=lambda build: build.__name__)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_every_closure_holds(build: Callable[[], Derivation], seed: int) -> None:
+    report = build().verify(seed)
+    assert report.ok, str(report)
+    names = {row.quantity for row in report.rows}
+    assert any("ln Z as reported" in name for name in names), names
+    assert any("variance" in name and "as reported" in name for name in names), names
+
+
+@pytest.mark.parametrize("name", ["exp", "atan"])
+def test_a_map_onto_part_of_the_line_is_caught(name: str) -> None:
+    report = _changed_badly(name)().verify()
+    # every value at a point is right; the integral is not
+    assert {row.quantity for row in report.failures} & {"integral", "S"}, str(report)
+    assert not report.ok
+
+
 def test_there_is_a_mutation_for_every_rule() -> None:
-    public = {name for name, value in vars(rules).items() if inspect.isfunction(value)
-              and value.__module__ == rules.__name__ and not name.startswith("_")
+    public = {name for module in (rules, rotation) for name, value in vars(module).items() if inspect.isfunction(value)
+              and value.__module__ == module.__name__ and not name.startswith("_")
               and inspect.signature(value).return_annotation in ("Step", rules.Step)}
     assert public <= {mutation.rule for mutation in MUTATIONS}

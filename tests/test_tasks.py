@@ -221,6 +221,20 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
         Dataset.load(path)
 
 
+def test_an_array_that_would_not_be_read_is_refused_by_name(tmp_path: Path) -> None:
+    path, X, y = tmp_path / "data.npz", np.eye(2), np.ones(2)
+    extras: tuple[dict[str, np.ndarray], ...] = (
+        {"X": X, "y": y, "Xtest": X},
+        {"x": X, "y": y},
+        {"X": X, "y": y, "K": X},
+        {"K": X, "y": y, "X_test": X},
+    )
+    for arrays, name in zip(extras, ("Xtest", "x", "K", "X_test")):
+        np.savez(path, **arrays)
+        with pytest.raises(BadInput, match=rf"^arrays: got {name} in data\.npz; expected X, y"):
+            Dataset.load(path)
+
+
 class Bomb:
     """Unpickling this raises a flag."""
 

@@ -40,6 +40,8 @@ PLANTED = [
     ("layers", "fieldtheory.checks", "import fieldtheory.theory", "fieldtheory.theory"),
     ("layers", "fieldtheory.verdict", "import fieldtheory.checks", "fieldtheory.checks"),
     ("layers", "fieldtheory.theory", "import fieldtheory.cli", "fieldtheory.cli"),
+    ("layers", "fieldtheory.console", "import fieldtheory.cli", "fieldtheory.cli"),
+    ("layers", "fieldtheory.theory", "import fieldtheory.console", "fieldtheory.console"),
     ("layers", "fieldtheory.theory", "import fieldtheory.testing", "fieldtheory.testing"),
     ("layers", "fieldtheory.theory", "import fieldtheory.export.report", "fieldtheory.export.report"),
     # the three that live side by side and know nothing of each other

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fieldtheory.errors import BadInput, UnknownName
 from fieldtheory.exact.posterior import QPosterior
 from fieldtheory.network import Network
-from fieldtheory.tasks import Dataset, Spectrum
+from fieldtheory.tasks import Dataset, Spectrum, check_dataset
 
 Array = NDArray[np.float64]
 
@@ -26,6 +26,7 @@ ALWAYS = (
 
 def _resolve(net: Network, data: Dataset, width: int | None) -> tuple[Spectrum, int, float, float]:
     """Spectrum, N, g, s of a linear network and a data set that fit each other."""
+    check_dataset(data)
     if not (isinstance(net.activation, str) and net.activation == "identity"):
         raise BadInput(
             "activation", repr(net.activation), "'identity': the exact oracle is for the linear network"

@@ -27,7 +27,7 @@ from fieldtheory.sampling import methods
 from fieldtheory.sampling.diagnostics import to_inference_data
 from fieldtheory.sampling.methods import Method, find_method
 from fieldtheory.sampling.posterior import Bound, Posterior
-from fieldtheory.tasks import Dataset
+from fieldtheory.tasks import Dataset, check_dataset
 
 Array = NDArray[np.float64]
 Progress = bool | Callable[[int, int], None]
@@ -265,6 +265,7 @@ def sample(
     Errors: BadInput naming the argument, among others for a step at which a chain diverges or never accepts;
         UnknownName for a method or start; NotConverged when adaptation finds no usable step.
     """
+    check_dataset(data)
     method = find_method(method)
     width = net.resolve_width()
     if net.weight_variance is None:

@@ -163,3 +163,8 @@ def test_data_that_cannot_be_sampled():
         sample(NET.replace(input_dim=4), DATA, **FEW)
     with pytest.raises(UnknownName, match="method"):
         sample(NET, DATA, method="mela", **FEW)
+
+
+def test_arrays_in_place_of_a_dataset_are_refused() -> None:
+    with pytest.raises(BadInput, match=r"^data: got tuple; expected a Dataset"):
+        sample(NET, (DATA.X, DATA.y), **FEW)

@@ -1,0 +1,307 @@
+"""What the command line says and understands: refusals, numbers, tables, progress, and options made objects.
+
+`fieldtheory.cli` holds the commands. Numbers go to standard output, everything else to standard error. Whatever is
+heavy is imported inside a function, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from typer.core import TyperGroup
+
+from fieldtheory.errors import BadInput, FieldTheoryError, NotConverged, RuleError, UnknownName
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from fieldtheory.network import Network, Scaling
+    from fieldtheory.tasks import Dataset
+
+DONE, DISAGREES, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+class Group(TyperGroup):
+    """One line for whatever goes wrong by the caller's doing, in place of a traceback or a box."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        try:
+            code = super().main(*args, **(extra | {"standalone_mode": False}))
+        except FieldTheoryError as error:
+            _refuse(_worded(error))
+        except OSError as error:
+            _refuse(f"{error.filename or 'output'}: {error.strerror or error}")
+        except KeyboardInterrupt:
+            _interrupted()
+        except Exception as error:
+            # Typer carries its own copy of Click in some versions and uses Click's in others.
+            if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+                _refuse(_usage(error, list(extra.get("args") or (args[0] if args else None) or sys.argv[1:])))
+            if type(error).__name__ == "Abort":
+                _interrupted()
+            raise
+        if code == INTERRUPTED:
+            _interrupted()
+        sys.exit(code if isinstance(code, int) else DONE)
+
+
+def _worded(error: FieldTheoryError) -> str:
+    """The message on one line, with an argument of the engine under the name of its option."""
+    text = " ".join(str(error).split())
+    options = {"activation", "chains", "classes", "data", "data_seed", "draws", "input_dim", "level", "loops", "method",
+               "noise_variance", "out", "readout_variance", "samples", "scaling", "seed", "step", "test_samples",
+               "thin", "view", "warmup", "weight_variance", "width", "widths"}
+    name = str(getattr(error, "argument", ""))
+    if name in options and text.startswith(name):
+        option = f"--{name.replace('_', '-')}"
+        text = f"{option}{text[len(name):]}"
+        # What Python spells None is, here, an option that is left out; a number that was given stays no symbol.
+        text = text.replace(", or None to keep it a symbol", "").replace("or None to", f"or no {option} to")
+    return f"did not converge: {text}" if isinstance(error, NotConverged) else text
+
+
+def _usage(error: Any, given: list[str]) -> str:
+    """A usage error of the parser on one line; where a value has the wrong type, with that value."""
+    param = getattr(error, "param", None)
+    flags = list(getattr(param, "opts", ()))
+    if type(error).__name__ == "BadParameter" and flags and flags[0].startswith("--"):
+        for k, word in enumerate(given):
+            flag, equals, value = word.partition("=")
+            if flag in flags and (equals or k + 1 < len(given)):
+                kind = re.search(r"valid (integer|number|float|path)", str(error))
+                expected = f"a valid {kind[1]}" if kind else str(error)
+                return f"{flag}: got {value if equals else given[k + 1]!r}; expected {expected}"
+    return " ".join(str(error.format_message()).split())
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"fieldtheory: {message}", file=sys.stderr)
+    sys.exit(BAD_INPUT)
+
+
+def _interrupted() -> NoReturn:
+    print("fieldtheory: interrupted; no file was left half written", file=sys.stderr)
+    sys.exit(INTERRUPTED)
+
+
+# ------------------------------------------------------------------------------------------------- from options
+
+
+def _scaling(text: str) -> Scaling:
+    from fieldtheory.network import Scaling
+
+    named = {"standard": Scaling.standard, "mean-field": Scaling.mean_field}
+    if text.lower().replace("_", "-") in named:
+        return named[text.lower().replace("_", "-")]()
+    if "," not in text:
+        raise UnknownName("scaling", text, [*named, "gamma,delta"])
+    try:
+        gamma, delta = (Fraction(part.strip()) for part in text.split(","))
+    except (ValueError, ZeroDivisionError):
+        raise BadInput("scaling", repr(text), "two exponents 'gamma,delta', such as 2,1 or 3/2,1/2") from None
+    return Scaling(readout=gamma, noise=delta)
+
+
+def network(width: int | None, activation: str, scaling: str, readout: float, weight: float, noise: float) -> Network:
+    """The network that the options describe."""
+    from fieldtheory.network import Network
+
+    return Network(activation=activation, width=width, readout_variance=readout, weight_variance=weight,
+                   noise_variance=noise, scaling=_scaling(scaling))
+
+
+def dataset(name: str, samples: int | None, test_samples: int | None, input_dim: int | None, classes: str | None,
+            seed: int) -> Dataset:
+    """The data set that the options describe: a task by name, or a file."""
+    from fieldtheory import tasks
+
+    named = not (name.endswith(".npz") or Path(name).is_file())
+    options: dict[str, Any] = {"samples": samples, "test_samples": test_samples, "input_dim": input_dim}
+    if classes is not None:
+        if not re.fullmatch(r"\d,\d", classes.replace(" ", "")):
+            raise BadInput("classes", repr(classes), "two digits, such as 3,8")
+        options["classes"] = tuple(int(digit) for digit in classes.split(","))
+    given = {key: value for key, value in options.items() if value is not None}
+    if not named and given:
+        flags = ", ".join(f"--{key.replace('_', '-')}" for key in given)
+        raise BadInput("data", f"{name} with {flags}", "no such option beside a file, whose arrays say it all")
+    if named:
+        if name == "digits" and samples is None:
+            given = {"samples": 100, "test_samples": 40} | given
+        given["seed"] = seed
+    try:
+        return tasks.load(name, **given)
+    except UnknownName as error:
+        if error.argument.startswith("option of "):
+            option = f"--{str(error.given).strip(chr(39)).replace('_', '-')}"
+            raise BadInput("data", f"{name} with {option}", "a task that has this option, or no such option") from None
+        raise
+    except BadInput as error:
+        if not named:
+            what = name if error.argument == "path" else f"{name} ({error.argument}: {error.given})"
+            raise BadInput("data", what, error.expected) from None
+        if error.argument == "seed":  # --seed is that of the chains
+            raise BadInput("data_seed", error.given, error.expected) from None
+        raise
+
+
+def theory(name: str, net: Network, view: str | None, loops: int | None) -> Any:
+    """The theory of this name for a network, in the view and to the order asked for."""
+    import inspect
+
+    from fieldtheory.theory import theories
+
+    derive = theories[name]
+    options = {key: value for key, value in (("view", view), ("loops", loops)) if value is not None}
+    for key in options:
+        if key not in inspect.signature(derive).parameters:
+            raise BadInput(key, options[key], f"no --{key}: the theory {name} has none")
+    if loops is not None and loops < 0:
+        raise BadInput("loops", loops, "an integer >= 0")
+    try:
+        return derive(net, **options)
+    except RuleError as error:
+        if net.activation == "identity":
+            raise
+        expected = f"one that the theory {name} can treat, such as identity (it stops where {error})"
+        raise BadInput("activation", repr(net.activation), expected) from None
+
+
+# ------------------------------------------------------------------------------------------------------- output
+
+
+def _plain(value: Any) -> Any:
+    """Anything as what JSON knows: arrays as lists, numbers that are not finite as null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def print_json(value: Any) -> None:
+    """On standard output."""
+    print(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def as_mapping(dataset: xr.Dataset) -> dict[str, Any]:
+    """A prediction as what `print_json` takes."""
+    return {"attributes": dict(dataset.attrs), **{str(name): dataset[name].values for name in dataset.data_vars}}
+
+
+def check_out(path: Path | None, suffixes: Sequence[str]) -> None:
+    """Refuse before the work what would fail after it."""
+    if path is None:
+        return
+    if path.suffix not in suffixes:
+        raise BadInput("out", str(path), f"a file ending in {' or '.join(suffixes)}")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise BadInput("out", str(path), "a file in an existing folder")
+
+
+def check_folder(path: Path) -> None:
+    """A folder that exists, or one that can be made."""
+    standing = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
+    if not standing.is_dir() or not os.access(standing, os.W_OK):
+        raise BadInput("out", str(path), "a folder, existing or new, that can be written to")
+
+
+def write_netcdf(path: Path, dataset: Any) -> None:
+    """A prediction, a table or samples as NetCDF, whole or not at all."""
+    from fieldtheory.files import replacing
+
+    with replacing(path) as temporary:
+        # bool and None have no place in NetCDF attributes.
+        if hasattr(dataset, "attrs") and hasattr(dataset, "data_vars"):
+            dataset = dataset.assign_attrs({key: value if isinstance(value, str | int | float) else str(value)
+                                            for key, value in dataset.attrs.items() if value is not None})
+        dataset.to_netcdf(str(temporary), engine="h5netcdf")
+
+
+def show(rows: Sequence[Sequence[str]], title: str = "", *, words: Sequence[int] = (0,), rule_after: int | None = None,
+         file: Any = None) -> None:
+    """A table in the terminal; as wide as it must be where there is no terminal."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    stream = file or sys.stdout
+    console = Console(file=stream, width=None if stream.isatty() else 200, highlight=False)
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=_box(), header_style="bold")
+    head, *body = rows
+    for k, name in enumerate(head):
+        table.add_column(name, justify="left" if k in words else "right", no_wrap=True)
+    styles = {"kept": "green", "rejected": "red", "undecided": "yellow", "no prediction": "yellow", "ok": "green",
+              "FAILED": "red"}
+    for n, row in enumerate(body):
+        table.add_row(*(Text(cell, style=styles.get(cell, "")) for cell in row), end_section=n == rule_after)
+    console.print(table)
+
+
+def _box() -> Any:
+    from rich import box
+
+    return box.SIMPLE_HEAD
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Callable[..., None]]:
+    """report(text) begins a stage; report(text, done, total) moves its bar. On standard error.
+
+    Loggers of libraries are silent meanwhile: ArviZ warns of chains too few for R-hat, which the table shows as nan.
+    """
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        with _stages() as report:
+            yield report
+    finally:
+        logging.disable(before)
+
+
+@contextlib.contextmanager
+def _stages() -> Iterator[Callable[..., None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(file=sys.stderr, highlight=False)
+    if not console.is_terminal:  # lines for a log, one per stage
+        last = ""
+
+        def say(text: str, done: int = 0, total: int = 0) -> None:
+            nonlocal last
+            if text != last:
+                print(f"... {text}", file=sys.stderr, flush=True)
+                last = text
+
+        yield say
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bar:
+        tasks: dict[str, Any] = {}
+
+        def report(text: str, done: int = 0, total: int = 0) -> None:
+            if text not in tasks:
+                for known in tasks.values():
+                    bar.update(known, total=1, completed=1)
+                tasks[text] = bar.add_task(text, total=total or None)
+            elif total:
+                bar.update(tasks[text], completed=done, total=total)
+
+        yield report
+        for known in tasks.values():
+            bar.update(known, total=1, completed=1)
