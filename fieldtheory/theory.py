@@ -125,12 +125,13 @@ class Theory:
     @cached_property
     def derivation(self) -> Derivation:
         """Every step from the microscopic action to the equations of state; verifies itself."""
-        steps = self.action.steps
-        if self.closure.state.unknowns:
-            closing = Step(rule="close", before=self.action.value, after=self.action.value, push=lambda o: o,
-                           description=f"Close the action at its saddle point, with {_loops(self.loops)}.",
-                           remainder=hbar**(self.loops + 1), check=check_closure(self.closure))
-            steps = (*steps, closing)
+        closed = bool(self.closure.state.unknowns)
+        words = f"Close the action at its saddle point, with {_loops(self.loops)}." if closed else (
+            "No field is left: what is asked for is a function of the data.")
+        closing = Step(rule="close", before=self.action.value, after=self.action.value, push=lambda o: o,
+                       description=words, remainder=hbar**(self.loops + 1) if closed else None,
+                       check=check_closure(self.closure))
+        steps = (*self.action.steps, closing)
         notes = [f"Averages are kept through {_loops(self.loops)}; what is dropped is of order "
                  f"$\\hbar^{{{self.loops + 1}}}$, where $\\hbar$ counts loops; the power counting says what power of "
                  "$1/N$ that is."] if self.closure.state.unknowns else []
