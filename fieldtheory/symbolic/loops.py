@@ -18,9 +18,9 @@ from functools import lru_cache
 from math import comb, factorial
 
 import sympy as sp
-from sympy.polys.rings import PolyElement, ring
 
 from fieldtheory.errors import BadInput
+from fieldtheory.symbolic.moments import Moments
 
 hbar = sp.Symbol("hbar", positive=True)
 """The loop-counting parameter: the power of 1/N once S = N s."""
@@ -64,67 +64,20 @@ def loop_coefficients(loops: int) -> LoopCoefficients:
     """
     _check_loops(loops)
     order = 2 * loops  # powers of ε = √ħ
-    names = ["G", *(f"S{k}" for k in range(3, order + 3))]
-    _, *generators = ring(names, sp.QQ)
-    G, vertex = generators[0], dict(enumerate(generators[1:], start=3))
-    zero, one = G.ring.zero, G.ring.one
-    interaction = {k - 2: {k: vertex[k] / factorial(k)} for k in range(3, order + 3)}
-
-    # exp(-V) as {power of ε: {power of x: coefficient}}, by e·B_e = -Σ_i i V_i B_{e-i}
-    weight: list[dict[int, PolyElement]] = [{0: one}]
-    for e in range(1, order + 1):
-        terms: dict[int, PolyElement] = {}
-        for i in range(1, e + 1):
-            for power, v in interaction[i].items():
-                for x, b in weight[e - i].items():
-                    terms[x + power] = terms.get(x + power, zero) - v * b * sp.QQ(i, e)
-        weight.append(terms)
-
-    def moment(power: int) -> PolyElement:
-        return zero if power % 2 else G**(power // 2) * (factorial(power) // (2**(power // 2) * factorial(power // 2)))
-
-    def averaged(extra: int) -> list[PolyElement]:
-        """ε-series of ⟨ε^extra x^extra e^{-V}⟩ / extra!, even powers: the ħ-series."""
-        series = []
-        for e in range(0, order + 1, 2):
-            terms = weight[e - extra] if e >= extra else {}
-            series.append(sum((b * moment(x + extra) for x, b in terms.items()), zero) / factorial(extra))
-        return series
-
-    norm = averaged(0)
-    log_norm = _log_series(norm, zero)
-    inverse = _inverse_series(norm, zero, one)
-    symbols = {g: sp.Symbol(str(g)) for g in generators}
+    G, vertices = sp.Symbol("G"), {k: sp.Symbol(f"S{k}") for k in range(3, order + 3)}
+    moments = Moments(1, order, {(k,): vertex / factorial(k) for k, vertex in vertices.items()}, ((G,),))
     expectation: dict[int, dict[int, sp.Expr]] = {}
-    for n in range(order + 1):
-        product = _multiply(averaged(n), inverse, zero)
-        expectation[n] = {l: value.as_expr(*symbols.values()) for l, value in enumerate(product) if value}
-    log_partition = {l + 1: value.as_expr(*symbols.values()) for l, value in enumerate(log_norm) if l >= 1}
-    return LoopCoefficients(loops, symbols[G], {k: symbols[v] for k, v in vertex.items()}, log_partition, expectation)
+    for n in range(order + 1):  # ⟨x^n⟩ by power e of ε beyond the n that belong to x: ħ^{(n+e)/2}
+        averages = {(n + e) // 2: value for e, value in enumerate(moments.moment((n,))) if value}
+        expectation[n] = {l: sp.expand(moments.expression(value) / factorial(n))
+                          for l, value in averages.items() if l <= loops}
+    log_partition = {l + 1: moments.expression(value) for l, value in enumerate(moments.log_norm()) if l >= 1}
+    return LoopCoefficients(loops, G, vertices, log_partition, expectation)
 
 
 def _check_loops(loops: int) -> None:
     if not isinstance(loops, int) or loops < 0:
         raise BadInput("loops", loops, "an integer that is zero or more")
-
-
-def _multiply(a: list[PolyElement], b: list[PolyElement], zero: PolyElement) -> list[PolyElement]:
-    return [sum((a[i] * b[n - i] for i in range(n + 1)), zero) for n in range(len(a))]
-
-
-def _inverse_series(a: list[PolyElement], zero: PolyElement, one: PolyElement) -> list[PolyElement]:
-    result = [one]
-    for n in range(1, len(a)):
-        result.append(-sum((a[i] * result[n - i] for i in range(1, n + 1)), zero))
-    return result
-
-
-def _log_series(a: list[PolyElement], zero: PolyElement) -> list[PolyElement]:
-    result = [zero]
-    for n in range(1, len(a)):
-        correction = sum((result[i] * a[n - i] * i for i in range(1, n)), zero)
-        result.append(a[n] - correction / n)
-    return result
 
 
 @dataclass(frozen=True)
