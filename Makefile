@@ -40,7 +40,7 @@ check: setup  ## style, types, import walls, declarative theory files
 	$(BIN)/python tools/check_derivations.py
 
 bench: setup $(VENV)/.installed-bench  ## timings, in tests/benchmark
-	$(PYTEST) tests/benchmark -o python_files="bench_*.py test_*.py" $(PYTEST_ARGS)
+	OPENBLAS_NUM_THREADS=1 $(PYTEST) tests/benchmark -o python_files="bench_*.py test_*.py" $(PYTEST_ARGS)
 
 docs-figures: setup  ## the pictures of README and docs, in docs/_static
 	$(BIN)/python docs/make_figures.py
