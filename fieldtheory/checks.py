@@ -330,7 +330,7 @@ def _one_sample(expr: sp.Expr, values: dict[sp.Basic, Any], field: Entry) -> tup
 
 
 def _two_loops(closure: FieldClosure, values: dict[sp.Basic, Any], h: float) -> Array:
-    """⟨j⟩ through two loops with one sample, by the expansion of one scalar field (another routine)."""
+    """⟨j⟩ through two loops with one sample, by the expansion of one scalar field, not the effective action."""
     expr, scalars = _one_sample(closure.action.expr, values, closure.field)
     field = Entry(closure.field.name, "data")
     expansion = ScalarExpansion.of(expr / hbar, field, 2)

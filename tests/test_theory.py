@@ -366,7 +366,10 @@ def test_degenerate_data(label: str, targets: str) -> None:
     data = ft.Dataset(X, y, data.X_test)
     net = UNIT.replace(width=300)
     exact, found = ft.exact.linear(net, data), linear(net, **VIEWS[label]).predict(data)
-    np.testing.assert_allclose(found.mean_output, exact.mean_output, rtol=0.1, atol=0.02)
+    # An L-loop average errs as N^-(L+1); on such data the constant is of order one (measured 0.3 to 1.0).
+    error = float(np.linalg.norm(found.mean_output - exact.mean_output))
+    allowed = 3 * 300.0**-(VIEWS[label].get("loops", 0) + 1)
+    assert error <= allowed * float(np.linalg.norm(exact.mean_output)) + 1e-13
     if targets in ("zero", "inputs zero"):
         assert not found.mean_output.any() and not found.test_output.any()
 

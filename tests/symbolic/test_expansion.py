@@ -23,7 +23,6 @@ from fieldtheory.symbolic.expansion import (
     log_partition,
 )
 from fieldtheory.symbolic.fields import Entry
-from fieldtheory.symbolic.loops import ScalarExpansion
 from fieldtheory.symbolic.saddles import choose_saddle, saddle_points
 from fieldtheory.symbolic.series import Series, numerical_value
 from tests.stable_actions import N, Quadrature, assert_next_terms, stable_actions
@@ -106,19 +105,6 @@ def test_moments_of_an_exponential_sum_the_cumulants():
 
 
 # ------------------------------------------------------------------------------------- against the other routine
-
-
-def test_one_field_agrees_with_the_scalar_routine_term_by_term():
-    vertices = sp.symbols("s2:13")
-    action = sum(v * x**n / sp.factorial(n) for n, v in enumerate(vertices, start=2))
-    old = ScalarExpansion.of(action, x, 4)
-    at = {x: sp.S.Zero}
-    new = log_partition(action, [x], 0, 5, formal=True)
-    assert not any(difference(new.terms, [old.log_partition()[order].xreplace(at) for order in range(1, 5)]))
-    for observable in (x, x**2, sp.exp(x)):
-        found = expectation(action, [x], 0, observable, 4, formal=True)
-        terms = old.expectation(observable)
-        assert not any(difference(found.terms, [sp.sympify(terms.get(n, 0)).xreplace(at) for n in range(5)]))
 
 
 # ---------------------------------------------------------------------------------------------------- identities
