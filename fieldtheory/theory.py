@@ -142,10 +142,11 @@ class Theory:
     @property
     def _description(self) -> str:
         net = self.network
-        scaling = f"{net.scaling.name} scaling" if net.scaling.is_numeric else (
+        exponents = (f"scaling exponents $\\gamma = {net.scaling.readout}$ of the readout and "
+                     f"$\\delta = {net.scaling.noise}$ of the noise") if net.scaling.is_numeric else (
             "scaling exponents $\\gamma$ of the readout and $\\delta$ of the noise")
         return (f"The network is $f(x) = \\sum_i a_i \\phi(w_i \\cdot x)$ of width $N$, with {net.activation} "
-                f"activation and {scaling}.  The readout $a_i$ has prior variance $g/N$, "
+                f"activation and {exponents}.  The readout $a_i$ has prior variance $g/N$, "
                 "the hidden weights $w_{id}$ have $\\sigma_w^2/D$, and every sample carries Gaussian noise of variance "
                 "$s$ (the variance, not the standard deviation).")
 
