@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations_with_replacement
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import sympy as sp
 
@@ -25,7 +25,6 @@ from fieldtheory.symbolic.fields import (
     pointwise_diff,
     rename,
     structure_key,
-    sum_over,
     sums,
     tidy,
     vary,
@@ -38,20 +37,9 @@ from fieldtheory.symbolic.saddle import OrderParameter, conjugate_to
 from fieldtheory.symbolic.saddles import SaddlePoint
 from fieldtheory.symbolic.series import Series
 
-if TYPE_CHECKING:
-    from fieldtheory.network import Network
-
 Field: TypeAlias = sp.Expr
 Quantity: TypeAlias = sp.Expr | str
 
-ACTIVATIONS: Mapping[str, Callable[[sp.Expr], sp.Expr]] = {
-    "identity": lambda h: h,
-    "erf": sp.erf,
-    "relu": lambda h: sp.Max(h, 0),
-    "tanh": sp.tanh,
-    "quadratic": lambda h: h**2,
-}
-"""What each named activation is, as an expression; everything else follows by rules."""
 
 
 class Action:
@@ -444,57 +432,4 @@ def _vector_diagrams(expr: sp.Expr, field: Entry, loops: int, order: int, kind: 
                     legs=tuple(single if leg == field else leg for leg in legs), kind=kind, components=components)
 
 
-def microscopic_action(network: Network) -> Action:
-    r"""The action of f(x) = Σ_i a_i φ(w_i·x) with its priors and its likelihood, all constants included:
-
-    S = Σ_i [N a_i²/2g + ½ ln(2πg/N)] + Σ_id [D w_id²/2σ_w² + ½ ln(2πσ_w²/D)] + Σ_μ [(y_μ-f_μ)²/2s + ½ ln 2πs].
-
-    Parameters stay symbols; ``definitions`` hold g = σ_a² N^{1-γ} and s = s_0 N^{-δ}.  Quantities: ``output``,
-    ``test_output``, ``probed_output`` (v·f) and its square, ``hidden_kernel`` (Σ_i (v·h_i)²/N), ``readout_norm``
-    (Σ a_i²), ``discrepancy_along_target``.
-    """
-    N, D, P, P_test = (sp.Symbol(name, positive=True) for name in ("N", "D", "P", "P_*"))
-    g, s = sp.Symbol("g", positive=True), sp.Symbol("s", positive=True)
-    sigma_a2, sigma_w2, s_0 = (sp.Symbol(name, positive=True) for name in HYPERPARAMETERS.values())
-    site, inputs, sample, test = Space("site", N), Space("input", D), Space("sample", P), Space("test", P_test)
-    a, w = Entry("a", "real", (site,)), Entry("w", "real", (site, inputs))
-    X, X_test = Entry("X", "data", (sample, inputs)), Entry("X_*", "data", (test, inputs))
-    y, v = Entry("y", "data", (sample,)), Entry("v", "data", (sample,))
-    phi = _activation(network.activation)
-    hidden = SpaceSum(X * w, inputs)
-    output = SpaceSum(a * phi(hidden), site)
-    expr = (SpaceSum(N * a**2 / (2 * g) + sp.log(2 * sp.pi * g / N) / 2, site)
-            + sum_over(D * w**2 / (2 * sigma_w2) + sp.log(2 * sp.pi * sigma_w2 / D) / 2, (inputs, site))
-            + SpaceSum((y - output)**2 / (2 * s) + sp.log(2 * sp.pi * s) / 2, sample))
-    gamma, delta = (sp.Symbol(name, real=True) for name in EXPONENTS.values())
-    quantities = {
-        "output": output,
-        "test_output": SpaceSum(a * phi(SpaceSum(X_test * w, inputs)), site),
-        "probed_output": SpaceSum(v * output, sample),
-        "probed_output_squared": SpaceSum(v * output, sample)**2,
-        "hidden_kernel": SpaceSum(SpaceSum(v * hidden, sample)**2, site) / N,
-        "readout_norm": SpaceSum(a**2, site),
-        "discrepancy_along_target": SpaceSum(y * (y - output), sample) / SpaceSum(y**2, sample),
-    }
-    return Action(tidy(expr), (a, w), definitions={g: sigma_a2 * N**(1 - gamma), s: s_0 * N**(-delta)},
-                  quantities=quantities, width=N)
-
-
-HYPERPARAMETERS = {"readout_variance": "sigma_a^2", "weight_variance": "sigma_w^2", "noise_variance": "s_0"}
-"""The symbols that stand for a network's hyperparameters."""
-
-
-EXPONENTS = {"readout": "gamma", "noise": "delta"}
-"""The symbols that stand for the exponents of a network's scaling."""
-
-
-def _activation(activation: Any) -> Callable[[sp.Expr], sp.Expr]:
-    if isinstance(activation, str):
-        return ACTIVATIONS[activation]
-    if not isinstance(activation, sp.Expr) or len(activation.free_symbols) != 1:
-        raise BadInput("activation", activation, "a name, or a SymPy expression in one symbol")
-    (symbol,) = activation.free_symbols
-    return lambda h: activation.xreplace({symbol: h})
-
-
-__all__ = ["EXPONENTS", "HYPERPARAMETERS", "Action", "microscopic_action"]
+__all__ = ["Action"]

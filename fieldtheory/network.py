@@ -197,7 +197,7 @@ class Network:
 
     def action(self) -> Action:
         """The microscopic action: minus the log of the unnormalised density over a, w and the outputs."""
-        from fieldtheory.action import microscopic_action
+        from fieldtheory.microscopic import microscopic_action
 
         return microscopic_action(self)
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
-from fieldtheory.action import HYPERPARAMETERS, Action
+from fieldtheory.action import Action
 from fieldtheory.compile import Kernel, compile_kernel
 from fieldtheory.errors import BadInput, NotConverged, RuleError
+from fieldtheory.microscopic import HYPERPARAMETERS
 from fieldtheory.network import Network
 from fieldtheory.solve import Branch, Solution, continue_branches, homotopy, solve_scalar
 from fieldtheory.symbolic.closures import (

@@ -19,10 +19,11 @@ import numpy as np
 import sympy as sp
 import xarray as xr
 
-from fieldtheory.action import EXPONENTS, HYPERPARAMETERS, Action
+from fieldtheory.action import Action
 from fieldtheory.checks import check_closure
 from fieldtheory.derivation import Derivation
 from fieldtheory.errors import BadInput, FieldTheoryError, UnknownName
+from fieldtheory.microscopic import EXPONENTS, HYPERPARAMETERS
 from fieldtheory.network import Network
 from fieldtheory.predictor import Predictor, call
 from fieldtheory.solve import Solution

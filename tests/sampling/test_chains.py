@@ -43,7 +43,7 @@ def test_a_seed_fixes_every_bit(activation, method):
 
 def test_cutting_a_run_into_calls_does_not_change_it(monkeypatch):
     whole = outputs(sample(NET, DATA, method="hmc", seed=3, **FEW))
-    monkeypatch.setattr("fieldtheory.sampling.chains._CALL_SECONDS", 1e-9)
+    monkeypatch.setattr("fieldtheory.sampling.chain._CALL_SECONDS", 1e-9)
     assert np.array_equal(outputs(sample(NET, DATA, method="hmc", seed=3, **FEW)), whole)
 
 
