@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import fieldtheory as ft
+from fieldtheory.console import phase_counting, phase_figure
 from fieldtheory.export.plots import LINES, MARKERS, STYLE, roots_against_chi, svg
 from fieldtheory.export.study import normalised_branches
 from fieldtheory.verdict import validate
@@ -113,7 +114,14 @@ def branches() -> None:
                                             readout_variance=1.0))  # fmt: skip
 
 
+def phases() -> None:
+    """Where the saddle in j of the linear network suffices, from the inequalities that the power counting finds."""
+    theory = ft.theories["linear"](ft.Network(scaling=ft.Scaling()), view="adaptation", loops=0)
+    write("phases.svg", phase_figure(phase_counting(theory), "delta", "0,1/2,1"))
+
+
 if __name__ == "__main__":
     STATIC.mkdir(exist_ok=True)
+    phases()
     overview()
     branches()

@@ -282,8 +282,9 @@ class CollectiveExpansion:
         matrix = sp.Matrix(sp.BlockMatrix([[mm, mh], [mh.T, hh]]))
         return tuple(tuple(row) for row in matrix.tolist()), D
 
-    def _collective(self, further: list[sp.Expr]) -> CountedMoments:
-        """The weight of the fluctuations of (M, h); ``further`` expressions are to have a place in its ring."""
+    @cached_property
+    def vertices(self) -> dict[tuple[int, Index], sp.Expr]:
+        """The vertices of (M, h) without sign, {(power of ε, multi-index): coefficient}, with loops at one point."""
         R, m = self.rank, self._site_jets[1]
         vertices: dict[tuple[int, Index], sp.Expr] = {}
         for alpha, value in self._phi.items():
@@ -297,6 +298,21 @@ class CollectiveExpansion:
                         kappa = self._summed(self._cumulant(factors, l + r - 1))
                         value = (-1)**(r + 1) * kappa / prod(map(factorial, alpha))
                         vertices[2 * l + r - 2, ((0,) * R + alpha)] = value
+        return {key: value for key, value in vertices.items() if value != 0}
+
+    @property
+    def lines(self) -> Propagator:
+        """⟨MM⟩, ⟨Mh⟩, ⟨hh⟩ as one 2R × 2R matrix, without ħ."""
+        return self._lines[0]
+
+    @property
+    def point(self) -> tuple[sp.Expr, dict[int, sp.Expr]]:
+        """1/d and the vertices of third and higher order at one point of the space."""
+        return self._inverse, {k: jet for k, jet in enumerate(self._site_jets[0]) if k > 2 and jet != 0}
+
+    def _collective(self, further: list[sp.Expr]) -> CountedMoments:
+        """The weight of the fluctuations of (M, h); ``further`` expressions are to have a place in its ring."""
+        R, vertices = self.rank, self.vertices
         lines, D = self._lines
         further = [D, 1 / D, *further]
         # With one sum terms meet and cancel; with several their number would explode.
@@ -308,7 +324,9 @@ class CollectiveExpansion:
         _, D = self._lines
         terms = sp.Add.make_args(D)
         if self.rank < 2 and len(terms) == 2 and sp.S.One in terms:
-            element = _reduce(element, weight.element(D) - weight.one, weight.element(1 / D))
+            t, x = weight.element(D) - weight.one, weight.element(1 / D)
+            if len(t) == len(x) == 1:  # a derivative of Φ that is a sum makes t several terms
+                element = _reduce(element, t, x)
         return weight.expression(element)
 
     # -------------------------------------------------------------------------------- what is asked for

@@ -302,6 +302,16 @@ class PowerCounting:
                                 *(relation(row, self.parameters, strict=True) for row in strict)))
         return tuple(regions)
 
+    def regions(self) -> dict[str, tuple[tuple[sp.Rel, ...], ...]]:
+        """The verdicts that can be told, each with the polyhedra where it holds."""
+        return {"saddle": self.saddle_regions()}
+
+    def plot(self, x: Any, y: Any, panels: Sequence[Mapping[Any, Any]] = ({},), **options: Any) -> Any:
+        """``regions`` over two exponents, the others fixed in each panel (:func:`.export.phases.phase_diagram`)."""
+        from fieldtheory.export.phases import phase_diagram
+
+        return phase_diagram(self, x, y, panels, **options)
+
     def table(self) -> list[list[Any]]:
         """A header, then a row for each chamber: its conditions, and the exponents of N of the unknowns and
         of the contributions.  Cells are words or expressions; ``str()`` sets the same table as text.

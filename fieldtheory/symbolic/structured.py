@@ -12,10 +12,11 @@ from typing import Any
 
 import sympy as sp
 
-from fieldtheory.errors import BadInput, RuleError
+from fieldtheory.errors import RuleError
 from fieldtheory.symbolic.collective import CollectiveExpansion, Terms, at_saddle, split, summand
 from fieldtheory.symbolic.counting import exponent
 from fieldtheory.symbolic.fields import Entry, SpaceSum, depends_on, distribute, open_spaces, sum_over, variations, vary
+from fieldtheory.symbolic.moments import check_loops
 from fieldtheory.symbolic.saddle import OrderParameter, one_loop_effective_action
 
 
@@ -43,7 +44,7 @@ def log_partition_terms(action: sp.Expr, field: Entry, loops: int, *, parameters
         If the action couples points of the space other than through such sums, or its quadratic part has no
         local term.
     """
-    _check_loops(loops)
+    check_loops(loops)
     found = _effective(action, field, loops, parameters, at, sources=False)
     return {power - 1: -term for power, term in found.items()}
 
@@ -57,7 +58,7 @@ def effective_action_terms(action: sp.Expr, field: Entry, loops: int, *,
 
     Arguments and errors as in `log_partition_terms`; ``at`` is the classical field φ̄ if it is wanted at one value only.
     """
-    _check_loops(loops)
+    check_loops(loops)
     return _effective(action, field, loops, parameters, at, sources=True)
 
 
@@ -70,7 +71,7 @@ def expectation_terms(action: sp.Expr, field: Entry, observable: sp.Expr, loops:
 
     Arguments and errors else as in `log_partition_terms`.
     """
-    _check_loops(loops)
+    check_loops(loops)
     observable = sp.sympify(observable)
     own = [space for space in field.spaces if space in open_spaces(observable)]
     if own:  # a probe vector makes it closed, and its coefficient is the answer
@@ -115,11 +116,6 @@ def leading_terms(terms: Mapping[int, sp.Expr], exponents: Mapping[Any, Any]) ->
             raise RuleError(f"which of the exponents {', '.join(map(str, by_size))} is largest is not decided")
         found[power] = top, sp.Add(*by_size[top])
     return found
-
-
-def _check_loops(loops: int) -> None:
-    if not isinstance(loops, int) or loops < 0:
-        raise BadInput("loops", loops, "an integer that is zero or more")
 
 
 def _coefficient(expr: sp.Expr, probe: Entry) -> sp.Expr:
