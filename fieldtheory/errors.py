@@ -44,6 +44,15 @@ class UnknownName(BadInput):
         super().__init__(argument, repr(given), f"one of {', '.join(self.choices)}{hint}")
 
 
+class BadLatex(FieldTheoryError, ValueError):
+    """A formula that cannot be read; `.position` is where in the text, `.found` what stands there."""
+
+    def __init__(self, text: str, position: int, found: str, expected: str) -> None:
+        around = text[max(position - 25, 0):position + 25]
+        super().__init__(f"at character {position}, near {around!r}: got {found}; expected {expected}")
+        self.text, self.position, self.found, self.expected = text, position, found, expected
+
+
 class RuleError(FieldTheoryError):
     """A rule that does not apply to the action it was given."""
 
@@ -62,6 +71,14 @@ class NotConverged(FieldTheoryError):
 
 class CorruptFile(FieldTheoryError):
     """A file that is not what its name promises: truncated, of another format, or holding pickled objects."""
+
+
+class CannotWrite(FieldTheoryError, OSError):
+    """The disk is full, or the folder read-only: nothing that was saved before is lost."""
+
+
+class SearchWarning(UserWarning):
+    """Stationary points were searched for numerically: those found are such, but there may be others."""
 
 
 class AsymptoticWarning(UserWarning):

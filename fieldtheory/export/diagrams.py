@@ -78,6 +78,11 @@ def tikz(topology: Topology, legs: Sequence[Any] = ()) -> str:
         return f"({_number(CENTIMETRES * point.real)},{_number(CENTIMETRES * point.imag)})"
 
     rows = [r"\begin{tikzpicture}[baseline={([yshift=-.6ex]current bounding box.center)}, line width=.6pt]"]
+    if not drawing.labels:  # else TikZ counts the control points of curves in, which stand far out
+        left, bottom, right, top = drawing.box()
+        margin = 0.06
+        rows.append(rf"  \useasboundingbox {at(complex(left - margin, bottom - margin))} rectangle "
+                    rf"{at(complex(right + margin, top + margin))};")
     for a, b, c, d in drawing.curves:
         rows.append(rf"  \draw {at(a)} -- {at(d)};" if _is_straight((a, b, c, d)) else
                     rf"  \draw {at(a)} .. controls {at(b)} and {at(c)} .. {at(d)};")

@@ -21,10 +21,12 @@ from fieldtheory.symbolic.printing import STYLES, FieldPrinter
 LINE_LENGTH = 70.0
 """Characters a displayed formula may fill: a text line of the class below, less the number at its end."""
 
+PACKAGES = ("amsmath", "amssymb", "array")
+"""What formulas and tables need."""
 _PREAMBLE = r"""\documentclass[11pt]{article}
 \usepackage[utf8]{inputenc}
 \usepackage[a4paper,margin=28mm]{geometry}
-\usepackage{amsmath,amssymb,array}
+\usepackage{%s}
 \usepackage[hidelinks]{hyperref}
 \numberwithin{equation}{section}
 \allowdisplaybreaks
@@ -34,7 +36,7 @@ _PREAMBLE = r"""\documentclass[11pt]{article}
 
 @dataclass(frozen=True)
 class Equation:
-    """A displayed, numbered formula: an expression or ``sp.Eq``, with ``left`` (LaTeX) before an equals sign.
+    """A displayed, numbered formula: an expression, ``sp.Eq`` or LaTeX, with ``left`` (LaTeX) before an equals sign.
 
     ``end`` is the punctuation after it; ``style`` as in `fieldtheory.symbolic.printing.latex`.
     """
@@ -62,18 +64,36 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A drawing in LaTeX as a cell of a table, with its width in characters."""
+
+    tex: str
+    width: float
+
+
+@dataclass(frozen=True)
+class LongTable:
+    """A table that may go over pages; its formulas are broken to what width other columns leave them.
+
+    Cells are prose, expressions or pictures; formulas of the last column are set on several lines where need be.
+    """
+
+    rows: Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True)
 class Section:
     """A title and blocks: prose (a str; one that starts with **words** opens a paragraph headed by them),
-    `Equation`, `Display`, `Table`, or a list as a tuple of prose.
+    `Equation`, `Display`, `Table`, `LongTable`, or a list as a tuple of prose.
     """
 
     title: str
-    blocks: Sequence[str | Equation | Display | Table | tuple[str, ...]]
+    blocks: Sequence[str | Equation | Display | Table | LongTable | tuple[str, ...]]
 
 
 def document(title: str, sections: Iterable[Section], *, symbol_names: Mapping[Any, str] | None = None,
              matrices: Mapping[str, str] | None = None, line_length: float = LINE_LENGTH,
-             late: Iterable[sp.Symbol] = ()) -> str:
+             late: Iterable[sp.Symbol] = (), packages: Sequence[str] = PACKAGES, standalone: bool = True) -> str:
     """A complete LaTeX document, its sections lettered as those of an appendix.
 
     Parameters
@@ -82,17 +102,24 @@ def document(title: str, sections: Iterable[Section], *, symbol_names: Mapping[A
     sections : see `Section`; prose may hold math between dollars.
     symbol_names, matrices, late : as in `fieldtheory.symbolic.printing`.
     line_length : characters to which formulas are broken.
+    packages : what the document loads.
+    standalone : False for a fragment to ``\\input`` after ``\\appendix``: one section with the others below it.
     """
     sections = list(sections)
     blocks: list[Any] = []
     for block in (block for section in sections for block in section.blocks):
         blocks += block.equations if isinstance(block, Display) else [block]
     shown = [block.expr for block in blocks if isinstance(block, Equation)]
-    shown += [cell for block in blocks if isinstance(block, Table) for row in block.rows for cell in row]
-    writer = _Writer(printers(shown, symbol_names, matrices, late), line_length)
+    shown += [cell for block in blocks if isinstance(block, Table | LongTable) for row in block.rows for cell in row]
+    writer = _Writer(printers(shown, symbol_names, matrices, late), line_length, "" if standalone else "sub")
     body = "\n".join(writer.section(section) for section in sections)
+    if not standalone:
+        needs = "% Needs \\usepackage{" + ",".join(packages) + "}; the text is to be 154 mm wide, or narrower with a " \
+            "smaller line length.\n"
+        return f"{needs}{writer.heading(title, chr(92) + 'section')}\n\n{body}"
     head = rf"\title{{{prose(title)}}}" + "\n\\author{}\n\\date{}\n"
-    return f"{_PREAMBLE}{head}\n\\begin{{document}}\n\\maketitle\n\\appendix\n\n{body}\n\\end{{document}}\n"
+    preamble = _PREAMBLE % ",".join(packages)
+    return f"{preamble}{head}\n\\begin{{document}}\n\\maketitle\n\\appendix\n\n{body}\n\\end{{document}}\n"
 
 
 def printers(shown: Iterable[Any], symbol_names: Mapping[Any, str] | None, matrices: Mapping[str, str] | None,
@@ -107,15 +134,19 @@ def printers(shown: Iterable[Any], symbol_names: Mapping[Any, str] | None, matri
 class _Writer:
     """Turns blocks into LaTeX, with one printer for each style so that index letters agree throughout."""
 
-    def __init__(self, printers: Mapping[str, FieldPrinter], line_length: float) -> None:
+    def __init__(self, printers: Mapping[str, FieldPrinter], line_length: float, level: str = "") -> None:
         self.printers = printers
         self.line_length = line_length
+        self.level = level
+
+    def heading(self, text: str, command: str) -> str:
+        title = prose(text)
+        if "$" in title:
+            title = rf"\texorpdfstring{{{title}}}{{{plain(text)}}}"
+        return rf"{command}{{{title}}}"
 
     def section(self, section: Section) -> str:
-        title = prose(section.title)
-        if "$" in title:
-            title = rf"\texorpdfstring{{{title}}}{{{plain(section.title)}}}"
-        parts = [rf"\section{{{title}}}"]
+        parts = [self.heading(section.title, rf"\{self.level}section")]
         previous: Any = None
         for block in section.blocks:
             if isinstance(block, Equation | Display):
@@ -129,6 +160,8 @@ class _Writer:
     def other(self, block: Any) -> str:
         if isinstance(block, Table):
             return self.table(block)
+        if isinstance(block, LongTable):
+            return self.long_table(block)
         if isinstance(block, tuple):
             items = "\n".join(rf"\item {prose(item)}" for item in block)
             return f"\\begin{{itemize}}\n{items}\n\\end{{itemize}}"
@@ -158,7 +191,10 @@ class _Writer:
         return f"{{{size}\n{tex}}}"
 
     def _lines(self, block: Equation, align: bool) -> list[str]:
-        lines = self.printers[block.style].lines(block.expr, self.line_length, block.left, align)
+        if isinstance(block.expr, str):
+            lines = [block.expr if block.left is None else f"{block.left} {'&' if align else ''}= {block.expr}"]
+        else:
+            lines = self.printers[block.style].lines(block.expr, self.line_length, block.left, align)
         lines[-1] += block.end
         return lines
 
@@ -192,8 +228,38 @@ class _Writer:
         return size, "".join("l" if i in narrow else lines for i in range(len(widths)))
 
     def _cell_width(self, cell: Any) -> float:
+        if isinstance(cell, Picture):
+            return cell.width
         parts = re.split(r"\$", self.cell(cell))
         return sum(tex_width(part) if i % 2 else float(len(part)) for i, part in enumerate(parts))
 
+    def long_table(self, block: LongTable) -> str:
+        header, *rows = [list(row) for row in block.rows]
+        *narrow, _ = (max(self._cell_width(row[i]) for row in [header, *rows]) for i in range(len(header)))
+        room = self.line_length + 8.0 - sum(narrow) - 2.5 * len(header)
+        # columns of fixed width: they are right at the first run of TeX, and rows centred at their pictures
+        columns = [rf">{{\centering\arraybackslash}}m{{{width / 2:.1f}em}}" for width in narrow]
+        columns.append(rf">{{\raggedright\arraybackslash}}m{{{max(room, 10.0) / 2:.1f}em}}")
+        lines = [" & ".join([*map(self.cell, row[:-1]), self._broken(row[-1], room)]) + r" \\[4pt]" for row in rows]
+        return "\n".join([
+            r"{\setlength{\tabcolsep}{5pt}", rf"\begin{{longtable}}{{{''.join(columns)}}}", r"\hline",
+            " & ".join(map(self.cell, header)) + r" \\ \hline \endhead", *lines, r"\hline",
+            r"\end{longtable}}"])
+
+    def _broken(self, cell: Any, room: float) -> str:
+        """A formula in a cell, on several lines and in smaller type where it is wider than the room."""
+        if not isinstance(cell, sp.Basic):
+            return self.cell(cell)
+        printer = self.printers["modes"]
+        forms = [printer.lines(form, room) for form in (cell, sp.expand(cell))]
+        lines = min(forms, key=lambda lines: (max(max(map(tex_width, lines)), room), len(lines)))
+        widest = max(map(tex_width, lines)) / room
+        size = "" if widest <= 1.04 else r"\small" if widest <= 1.14 else r"\footnotesize" if widest <= 1.25 \
+            else r"\scriptsize"
+        tex = lines[0] if len(lines) == 1 else "\\begin{aligned}" + " \\\\ ".join(lines) + "\\end{aligned}"
+        return rf"{size}$\displaystyle {tex}$".lstrip()
+
     def cell(self, cell: Any) -> str:
+        if isinstance(cell, Picture):
+            return cell.tex
         return f"${self.printers['modes'].doprint(cell)}$" if isinstance(cell, sp.Basic) else prose(cell)

@@ -41,6 +41,11 @@ def is_tall_below(factor: sp.Expr) -> bool:
     return bool(exponent.is_negative) and base.has(SpaceSum)
 
 
+def is_site_integral(expr: sp.Basic) -> bool:
+    """Whether it is a `LogIntegral`, which is defined above this module; SymPy's printers know nodes by name too."""
+    return type(expr).__name__ == "LogIntegral"
+
+
 def split_product(expr: sp.Mul) -> tuple[str, sp.Expr, list[sp.Expr]]:
     """Sign, coefficient and tall factors of a product."""
     sign, expr = ("- ", -expr) if expr.could_extract_minus_sign() else ("", expr)

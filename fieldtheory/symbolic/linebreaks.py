@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import sympy as sp
 
+from fieldtheory.symbolic.arrange import is_site_integral
 from fieldtheory.symbolic.fields import SpaceSum
 
 if TYPE_CHECKING:
@@ -140,13 +141,15 @@ def _cut(printer: FieldPrinter, term: sp.Expr, width: float) -> list[str]:
         return [f"{head} {first}", *more]
     if isinstance(term, sp.log) and term.args[0].is_Add:
         return _open_bracket(printer, r"\ln", term.args[0], width)
+    if is_site_integral(term) and term.args[0].is_Add:
+        return _open_bracket(printer, printer.integral_head(term), -term.args[0], width)
     if not term.is_Mul:
         return [whole]
     sign, rest = ("- ", -term) if term.could_extract_minus_sign() else ("", term)
     if not rest.is_Mul:
         first, *more = _cut(printer, rest, width)
         return [sign + first, *more]
-    cuttable = [f for f in rest.args if f.is_Add or isinstance(f, SpaceSum | sp.log)]
+    cuttable = [f for f in rest.args if f.is_Add or isinstance(f, SpaceSum | sp.log) or is_site_integral(f)]
     if not cuttable:
         return [whole]
     cuttable.sort(key=sp.default_sort_key)

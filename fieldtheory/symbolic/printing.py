@@ -19,12 +19,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import sympy as sp
-from sympy.printing.latex import LatexPrinter
 from sympy.printing.precedence import PRECEDENCE
 
 from fieldtheory.errors import BadInput
-from fieldtheory.symbolic.arrange import depth, is_short, is_tall, is_tall_below, joined_logs, split_product
+from fieldtheory.symbolic.arrange import (
+    depth,
+    is_short,
+    is_site_integral,
+    is_tall,
+    is_tall_below,
+    joined_logs,
+    split_product,
+)
 from fieldtheory.symbolic.fields import Entry, Space, SpaceSum, open_spaces, top_atoms
+from fieldtheory.symbolic.functionnames import FunctionPrinter, bracketed
 from fieldtheory.symbolic.linebreaks import break_points, fill, tex_width
 from fieldtheory.symbolic.matrixform import MatrixForm, matrix_form
 from fieldtheory.symbolic.names import glue, name_latex, split_name
@@ -65,7 +73,7 @@ def multiline(expr: Any, width: float, **options: Any) -> str:
     return FieldPrinter(**options).multiline(expr, width)
 
 
-class FieldPrinter(LatexPrinter):
+class FieldPrinter(FunctionPrinter):
     """SymPy's LaTeX printer with entries, spaces and sums; parameters as in `latex`.
 
     Terms with a symbol of ``late`` (coefficients of corrections) come after the others of a sum.
@@ -77,7 +85,7 @@ class FieldPrinter(LatexPrinter):
         if style not in STYLES:
             raise BadInput("style", repr(style), f"one of {', '.join(STYLES)}")
         # an upright imaginary unit, since i is the index of a site; factors in the order of _print_Mul
-        super().__init__({"ln_notation": True, "imaginary_unit": "ri", "order": "none"})
+        super().__init__({"ln_notation": True, "imaginary_unit": "ri", "diff_operator": "rd", "order": "none"})
         self.style = style
         self._given = dict(symbol_names or {})
         self._matrices = MATRICES | dict(matrices or {})
@@ -148,6 +156,9 @@ class FieldPrinter(LatexPrinter):
         for expr in exprs:
             self._taken |= {self._symbol(atom) for atom in expr.atoms(sp.Symbol)}
             self._taken |= {self._given_name(e) or name_latex(e.name) for e in expr.atoms(Entry)}
+            # y_k beside the entries y would be read as one of them
+            self._taken |= {sub for atom in expr.atoms(sp.Symbol, Entry) for sub in split_name(atom.name)[2]
+                            if sub not in FREE_LETTERS.values()}
             spaces |= expr.atoms(Space)
         for space in sorted(spaces - self._letters.keys(), key=sp.default_sort_key):
             first = space.name[:1].lower()
@@ -206,13 +217,19 @@ class FieldPrinter(LatexPrinter):
     def _print_Entry(self, expr: Entry) -> str:
         return self._entry(expr, [self.index_of(space) for space in expr.spaces])
 
-    def _entry(self, entry: Entry, indices: list[str]) -> str:
+    def entry_parts(self, entry: Entry) -> tuple[str, list[str], list[str]]:
+        """Base, superscripts and subscripts of an entry, to which indices are added."""
         given = self._given_name(entry)
         base, supers, subs = split_name(entry.name) if given is None else (given, [], [])
-        if not indices:
-            return glue(base, supers, subs)
         if re.search(r"[_^]", re.sub(r"\{.*\}", "", base)):
             base = f"{{{base}}}"
+        return base, supers, subs
+
+    def _entry(self, entry: Entry, indices: list[str]) -> str:
+        if not indices:
+            given = self._given_name(entry)
+            return name_latex(entry.name) if given is None else given
+        base, supers, subs = self.entry_parts(entry)
         if subs and subs[-1] in indices:  # a datum at test points, X_*, has its * as index
             subs = subs[:-1]
         return glue(base, supers, [*subs, " ".join(indices)])
@@ -227,7 +244,7 @@ class FieldPrinter(LatexPrinter):
         with self.bound(expr.space):
             body = self._print(expr.body)
             if expr.body.is_Add or expr.body.could_extract_minus_sign():
-                body = _round(body)
+                body = bracketed(body)
         return f"{head} {body}"
 
     def _print_log(self, expr: sp.Expr, exp: str | None = None) -> str:
@@ -236,9 +253,17 @@ class FieldPrinter(LatexPrinter):
             return rf"\ln {self._print(arg)}"
         return str(super()._print_log(expr, exp))
 
-    def _print_loggamma(self, expr: sp.Expr, exp: str | None = None) -> str:
-        tex = rf"\ln\Gamma{_round(self._print(expr.args[0]))}"
-        return tex if exp is None else rf"{_round(tex)}^{{{exp}}}"
+    def _print_LogIntegral(self, expr: sp.Expr) -> str:
+        return self.integral_head(expr) + bracketed(self._print(-expr.args[0]))
+
+    def integral_head(self, expr: sp.Expr) -> str:
+        """ln ∫ dφ exp before its exponent in brackets, fields on an imaginary contour with their 2πi."""
+        fields = expr.args[1]
+        measure = [rf"\mathrm{{d}} {self.bare(field)}" for field in fields.args]
+        measure = [rf"\frac{{{step}}}{{2 \pi \mathrm{{i}}}}" if field.domain == "imaginary" else step
+                   for step, field in zip(measure, fields.args)]
+        steps = r" \, ".join(measure)
+        return rf"\ln \int {steps} \, \exp"
 
     def sum_head(self, space: Space) -> str:
         size = self._print(space.size)
@@ -247,6 +272,7 @@ class FieldPrinter(LatexPrinter):
 
     def parenthesize(self, item: sp.Expr, level: int, is_neg: bool = False, strict: bool = False) -> str:
         loose = isinstance(item, SpaceSum) and (PRECEDENCE["Mul"] < level or not strict)
+        loose |= is_site_integral(item) and level >= PRECEDENCE["Pow"]
         raised = isinstance(item, Entry) and level >= PRECEDENCE["Pow"] and "^" in self._print(item)
         if loose or raised:
             return self._add_parens(self._print(item))
@@ -257,6 +283,8 @@ class FieldPrinter(LatexPrinter):
             return not last and not (self.style == "traces" and self._is_delimited(expr))
         if isinstance(expr, sp.log):
             return not last and is_short(expr.args[0])
+        if is_site_integral(expr):
+            return not last
         if not last and expr.is_Mul and any(
                 isinstance(f, SpaceSum) and self._needs_mul_brackets(f) for f in expr.args):
             return True  # or what follows would read as part of the sum
@@ -301,7 +329,7 @@ class FieldPrinter(LatexPrinter):
         sign, coefficient, tall = split_product(expr)
         if not tall:
             positive = self._print(-expr)
-            return "- " + (_round(positive) if (-expr).is_Add else positive)
+            return "- " + (bracketed(positive) if (-expr).is_Add else positive)
         texts = [] if coefficient == 1 else [self.factor(coefficient, last=False)]
         # of several forms in vectors each stands in brackets, the last too
         several = sum(isinstance(f, SpaceSum) and not self._is_delimited(f) for f in tall) > 1
@@ -326,10 +354,10 @@ class FieldPrinter(LatexPrinter):
 
     def factor(self, factor: sp.Expr, last: bool) -> str:
         tex = self._print(factor)
-        return _round(tex) if self._needs_mul_brackets(factor, last=last) else tex
+        return bracketed(tex) if self._needs_mul_brackets(factor, last=last) else tex
 
     def bracket_sum(self, expr: sp.Expr) -> str:
-        return _round(self._print(expr)) if expr.is_Add else str(self._print(expr))
+        return bracketed(self._print(expr)) if expr.is_Add else str(self._print(expr))
 
     # ------------------------------------------------------------------------------ matrix notation
     def _is_delimited(self, total: SpaceSum) -> bool:
@@ -344,7 +372,7 @@ class FieldPrinter(LatexPrinter):
         if not form.vectors and form.spectrum is not None:
             (only, *more) = form.functions
             if isinstance(only, sp.log) and not more:
-                return r"\ln\det" + _round(self._matrix(only.args[0], form.spectrum))
+                return r"\ln\det" + bracketed(self._matrix(only.args[0], form.spectrum))
             return rf"\operatorname{{tr}}\left[{self._matrices_of(form)}\right]"
         left, right = form.vectors
         middle = self._matrices_of(form)
@@ -363,23 +391,24 @@ class FieldPrinter(LatexPrinter):
         transposed = left if len(entry.spaces) == 1 else is_first != wants_first
         if not transposed:
             return name
-        return (_round(name) if "^" in name else name) + r"^{\top}"
+        return (bracketed(name) if "^" in name else name) + r"^{\top}"
 
     def _matrices_of(self, form: MatrixForm) -> str:
         if form.spectrum is None:
             return ""
         return " ".join(self._matrix_factor(factor, form.spectrum) for factor in form.functions)
 
-    def _matrix_name(self, spectrum: Entry) -> str:
+    def matrix_name(self, spectrum: Entry) -> str:
+        """The matrix whose eigenvalues a spectrum holds."""
         name = self._matrices.get(spectrum.name)
         if name is None:
-            return r"\operatorname{diag}" + _round(self.bare(spectrum))
+            return r"\operatorname{diag}" + bracketed(self.bare(spectrum))
         return rf"\mathsf{{{name}}}" if name in self._taken else name
 
     def _matrix(self, expr: sp.Expr, x: Entry) -> str:
         """F(x) with the matrix in place of x, negative powers written as such."""
         if expr == x:
-            return self._matrix_name(x)
+            return self.matrix_name(x)
         if x not in set(top_atoms(expr)):
             return self._print(expr)
         if expr.is_Add:
@@ -396,7 +425,7 @@ class FieldPrinter(LatexPrinter):
             return glue(self._bracketed(expr.base, x), [self._exponent(expr.exp)], [])
         if isinstance(expr, sp.exp):
             return glue("e", [self._matrix(expr.args[0], x)], [])
-        return r"\ln" + _round(self._matrix(expr.args[0], x))
+        return r"\ln" + bracketed(self._matrix(expr.args[0], x))
 
     def _exponent(self, exponent: sp.Expr) -> str:
         if exponent.is_Rational and not exponent.is_Integer:
@@ -404,10 +433,10 @@ class FieldPrinter(LatexPrinter):
         return self._print(exponent)
 
     def _matrix_factor(self, expr: sp.Expr, x: Entry) -> str:
-        return _round(self._matrix(expr, x)) if expr.is_Add else self._matrix(expr, x)
+        return bracketed(self._matrix(expr, x)) if expr.is_Add else self._matrix(expr, x)
 
     def _bracketed(self, expr: sp.Expr, x: Entry) -> str:
-        return self._matrix(expr, x) if expr == x else _round(self._matrix(expr, x))
+        return self._matrix(expr, x) if expr == x else bracketed(self._matrix(expr, x))
 
     def _signed(self, terms: list[sp.Expr], show: Callable[[sp.Expr], str | None]) -> list[str]:
         pieces = []
@@ -415,7 +444,7 @@ class FieldPrinter(LatexPrinter):
             negative = position > 0 and term.could_extract_minus_sign()
             operator = (" - " if negative else " + ") if position else ""
             term = -term if negative else term
-            pieces.append(operator + (_round(show(term)) if term.is_Add else f"{show(term)}"))
+            pieces.append(operator + (bracketed(show(term)) if term.is_Add else f"{show(term)}"))
         return pieces
 
     def is_vector(self, expr: sp.Basic) -> bool:
@@ -447,7 +476,7 @@ class FieldPrinter(LatexPrinter):
             whole = self._vector_term(term, space)
             scalar, inside = self._vector_bracket(term, space)
             if room is None or inside is None or tex_width(f"{whole}") <= room:
-                pieces.append(operator + (_round(whole) if term.is_Add else f"{whole}"))
+                pieces.append(operator + (bracketed(whole) if term.is_Add else f"{whole}"))
                 continue
             first, *more, last = self._open_pieces(inside, room)
             pieces += [rf"{operator}{self.factor(scalar, last=False)} \biggl({first}", *more, rf"{last}\biggr)"]
@@ -470,7 +499,7 @@ class FieldPrinter(LatexPrinter):
         scalar, inside = self._vector_bracket(term, space)
         open_factors = [f for f in sp.Mul.make_args(term) if space in open_spaces(f)]
         if inside is not None:
-            tex: str | None = _round("".join(self._open_pieces(inside)))
+            tex: str | None = bracketed("".join(self._open_pieces(inside)))
         elif len(open_factors) == 1 and isinstance(open_factors[0], SpaceSum):
             total = open_factors[0]
             form = matrix_form(total.body, total.space)
@@ -485,7 +514,3 @@ class FieldPrinter(LatexPrinter):
         if tex is None:
             return None
         return sign + (tex if scalar == 1 else f"{self.factor(scalar, last=False)} {tex}")
-
-
-def _round(tex: str | None) -> str:
-    return rf"\left({tex}\right)"
