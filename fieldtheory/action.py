@@ -5,16 +5,17 @@ The front door to :mod:`fieldtheory.symbolic`; every method returns a new object
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import combinations_with_replacement
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sympy as sp
 
 from fieldtheory.errors import BadInput, RuleError, UnknownName
-from fieldtheory.symbolic import expansion, rotation, rules, saddles, structured
+from fieldtheory.expandable import Expandable
+from fieldtheory.symbolic import features as feature_rules
+from fieldtheory.symbolic import rotation, rules, sites
 from fieldtheory.symbolic.closures import Closure, close
-from fieldtheory.symbolic.diagrams import Diagrams, diagrams
+from fieldtheory.symbolic.collective import split
 from fieldtheory.symbolic.fields import (
     Entry,
     Space,
@@ -30,19 +31,19 @@ from fieldtheory.symbolic.fields import (
     vary,
 )
 from fieldtheory.symbolic.forms import Form, hessian
-from fieldtheory.symbolic.loops import hbar
 from fieldtheory.symbolic.printing import latex
 from fieldtheory.symbolic.rules import FieldAction, Step
 from fieldtheory.symbolic.saddle import OrderParameter, conjugate_to
-from fieldtheory.symbolic.saddles import SaddlePoint
-from fieldtheory.symbolic.series import Series
+from fieldtheory.symbolic.siteclosure import SiteClosure
+
+if TYPE_CHECKING:
+    from fieldtheory.derivation import Derivation, VerificationReport
 
 Field: TypeAlias = sp.Expr
 Quantity: TypeAlias = sp.Expr | str
 
 
-
-class Action:
+class Action(Expandable):
     """S[fields], minus the log of an unnormalised density.
 
     Parameters
@@ -105,6 +106,7 @@ class Action:
         """A field, datum or parameter of the action by its name."""
         pool: list[Any] = [*self.fields, *entries(self.expr), *self.expr.free_symbols]
         pool += [entry for quantity in self.quantities.values() for entry in entries(quantity)]
+        pool += [entry for step in self.steps for entry in step.details.get("projections", sp.Dict()).values()]
         for candidate in pool:
             if getattr(candidate, "name", None) == name:
                 return candidate
@@ -238,6 +240,50 @@ class Action:
                                  scale=1 / variance, projections=named, definition=variance * gram)
         return self._after(step)
 
+    def gaussian_features(self, weights: Field | str, *, features: str = "F", latent: str = "z",
+                          projections: Mapping[str, str] | None = None) -> Action:
+        """Replace the features of a hidden layer by Gaussian ones (:func:`.symbolic.features.gaussian_features`).
+
+        ``projections`` names the features at other data, such as test inputs.  Quantities that hold the hidden
+        weights in another way have no law any more, and are left behind.
+        """
+        self._check_fresh("names", features, latent, *(projections or {}).values())
+        named = {self[key]: name for key, name in (projections or {}).items()}
+        step = feature_rules.gaussian_features(self.value, self._field(weights), features=features, latent=latent,  # type: ignore[arg-type]
+                                 projections=named)  # type: ignore[arg-type]
+        return self._after(step)._with_known_quantities()
+
+    def _with_known_quantities(self) -> Action:
+        """Without the quantities that an approximate step has no average for."""
+        for name in tuple(self.quantities):
+            try:
+                self.observe(name)
+            except RuleError:
+                del self.quantities[name]
+        return self
+
+    def decouple(self, space: str, *names: str) -> Action:
+        """The best law of independent, identical sites, as the action of one (:func:`.symbolic.sites.decouple`).
+
+        ``names`` are those of the order parameters, N times the average of what the sites are coupled through.
+        Quantities that need other averages are left behind.
+        """
+        self._check_fresh("names", *names)
+        return self._after(sites.decouple(self.value, self.space(space), names))._with_known_quantities()
+
+    def cavity(self, space: str, shared: Field | str, *, spectrum: str = "kappa", basis: str = "V", modes: str = "mode",
+               projections: Mapping[str, str] | None = None) -> Action:
+        """One site, with the mean of the others' quadratic form in a shared field (:func:`.symbolic.sites.cavity`).
+
+        ``spectrum`` and ``basis`` name its eigenvalues and eigenvectors, ``projections`` its rows at other data (test
+        inputs) in that basis.  Quantities that are not linear in the shared field are left behind.
+        """
+        self._check_fresh("names", spectrum, basis, modes, *(projections or {}).values())
+        named = {self[key]: name for key, name in (projections or {}).items()}
+        step = sites.cavity(self.value, self.space(space), self._field(shared), spectrum=spectrum, basis=basis,  # type: ignore[arg-type]
+                            modes=modes, projections=named)  # type: ignore[arg-type]
+        return self._after(step)._with_known_quantities()
+
     def factorise(self, space: str) -> Action:
         """Independent sites as the N-th power of one site's integral (:func:`rules.factorise`)."""
         return self._after(rules.factorise(self.value, self.space(space)))
@@ -291,6 +337,9 @@ class Action:
 
         After a change of variables the unknown is printed and solved in the old variable.
         """
+        single = [k for k, step in enumerate(self.steps) if step.rule in ("decouple", "cavity")]
+        if single:
+            return SiteClosure(self.value, loops, self.steps[single[-1]:])
         coordinate = None
         last = self.steps[-1] if self.steps else None
         if last is not None and last.rule == "change_variable":
@@ -301,135 +350,66 @@ class Action:
             coordinate = (symbol, inverse)
         return close(self.value, loops, parameters=parameters, coordinate=coordinate)
 
-    # ----------------------------------------------------------------------------------------- expansions
+    def _sums(self, field: Entry) -> tuple[SpaceSum, ...]:
+        """The sums of a field that enter non-linearly."""
+        return split(self.expr, field).totals
 
-    def saddle_points(self, *, complex: bool = False) -> tuple[SaddlePoint, ...]:
-        """All saddle points, each with its Hessian and stability (:func:`.symbolic.saddles.saddle_points`)."""
-        return saddles.saddle_points(self.expr, self.fields, large=self.large, complex=complex)
+    def _fresh(self, stem: str, count: int) -> tuple[str, ...]:
+        """Names that are not in use: the stem, or the stem with numbers."""
+        used = self._names()
+        names = [stem] if count == 1 else [f"{stem}_{k + 1}" for k in range(count)]
+        while used.intersection(names):
+            names = [f"{name}'" for name in names]
+        return tuple(names)
 
-    def _saddle(self, at: Any | None, every: bool = False, *, single: bool = False) -> Any:
-        """``at``, or the dominant saddle; with ``single``, refuse to pick one of several equivalent ones."""
-        if at is not None:
-            return at
-        points = self.saddle_points()
-        equivalent = saddles.equivalent(points, saddles.dominant(points, self.large), self.large)
-        if single and not every and len(equivalent) > 1:
-            raise RuleError(f"{len(equivalent)} saddle points are equivalent ({'; '.join(map(str, equivalent))}): "
-                            "choose one (at=...) or sum them (all=True)")
-        return equivalent if every else equivalent[0]
+    def _named(self, field: Entry) -> tuple[OrderParameter, ...]:
+        return self.collectivise(field, *self._fresh("q", len(self._sums(field))))
 
-    @property
-    def _extended(self) -> Entry | None:
-        """The field over a space, where the action is of one."""
-        field = self.fields[0] if len(self.fields) == 1 else None
-        return field if isinstance(field, Entry) and field.spaces else None
+    def _closed(self, field: Entry, parameters: tuple[OrderParameter, ...] | None) -> Closure:
+        return self.close(0, parameters=self._named(field) if parameters is None else parameters)
 
-    def _formal(self, terms: Mapping[int, sp.Expr], low: int, remainder: int) -> Series:
-        return Series(tuple(terms.get(k, sp.S.Zero) for k in range(low, remainder)), hbar, low, remainder)
+    def auxiliary(self, field: Field | str | None = None) -> Action:
+        """Name every sum of a field that enters non-linearly, impose the names, and integrate the field out.
 
-    def log_partition(self, loops: int, *, at: Any | None = None, all: bool = False) -> Series:
-        """ln Z relative to the Gaussian at the saddle, through ``loops`` loops: remainder N^-loops.
-
-        The saddle is the dominant one, or ``at``; with ``all`` every equivalent one is summed (its ln 2 included).
-        For one field over a space of symbolic size, a formal series in ħ whose terms are functionals of the field at
-        its saddle (at=0 expands about zero).
+        S = Φ(M₁, …, M_R) + Σ_k l(φ_k) becomes Φ(M) + h·M minus the log of independent Gaussian integrals, one for each
+        point of the space: an action of 2R numbers, whose saddle sums the chains of bubbles and everything else that is
+        tree-like in M, to all orders in Φ.  Exact: the steps are `introduce` and `integrate_out`.
 
         Raises
         ------
-        BadInput, RuleError
-            For an action that is not bounded below, not analytic or degenerate there; the message says where.
+        RuleError, NotGaussian
+            If the action couples the points in another way, if nothing couples them, or if the field is not Gaussian
+            once the sums have names.
         """
-        field = self._extended
         if field is None:
-            return expansion.log_partition(self.expr, self.fields, self._saddle(at, all), loops, self.large)
-        terms = structured.log_partition_terms(self.expr, field, loops, at=_symbolic(at))
-        return self._formal(terms, 1, max(loops, 1))
+            field = self._extended or self.fields[0]
+        entry = self._field(field)
+        totals = split(self.expr, entry).totals  # type: ignore[arg-type]
+        if not totals:
+            raise RuleError(f"no sum of {entry} enters non-linearly: its points are independent, with nothing to name")
+        action = self
+        names, conjugates = self._fresh("M", len(totals)), self._fresh("h", len(totals))
+        for total, name, conjugate in zip(totals, names, conjugates):
+            action = action.introduce(name, total, conjugate=conjugate)
+        return action.integrate_out(entry)
 
-    def expectation(self, observable: Any, loops: int, *, at: Any | None = None, all: bool = False) -> Series:
-        """⟨O⟩ to L loops: remainder N^-(L+1)."""
-        field = self._extended
-        if field is None:
-            saddle = self._saddle(at, all, single=True)
-            return expansion.expectation(self.expr, self.fields, saddle, observable, loops, self.large)
-        terms = structured.expectation_terms(self.expr, field, sp.sympify(observable), loops, at=_symbolic(at))
-        return self._formal(terms, 0, loops + 1)
+    def derivation(self, loops: int, *quantities: Any, at: Any | None = None) -> Derivation:
+        """The steps that led here and the loop expansion, as a derivation that prints and verifies itself.
 
-    def cumulant(self, *observables: Any, loops: int, at: Any | None = None, all: bool = False) -> Series:
-        """The connected correlation of n observables to L loops: remainder N^-(n+L)."""
-        saddle = self._saddle(at, all, single=True)
-        return expansion.cumulant(self.expr, self.fields, saddle, observables, loops, self.large)
+        ``quantities`` are observables, tuples of them for joint cumulants, "ln Z" and "Gamma"; without any: ln Z, two
+        means, a third and a fourth cumulant, and for one or two fields the effective action.
 
-    def effective_action(self, loops: int) -> Series:
-        """The 1PI effective action Γ in the classical field, to L loops."""
-        field = self._extended
-        if field is None:
-            return expansion.effective_action(self.expr, self.fields, loops, self.large)
-        return self._formal(structured.effective_action_terms(self.expr, field, loops), 0, loops + 1)
-
-    def diagrams(self, loops: int, *, kind: str = "connected", legs: Iterable[Any] = (),
-                 at: Any | None = None) -> Diagrams:
-        """The Feynman diagrams with exactly that many loops, each with symmetry factor, weight and powers.
-
-        ``kind="1pi"`` keeps those that no single cut disconnects; ``legs`` are the fields at external points.  For an
-        O(n) vector, a field over a space, the expansion is about zero and n stays a symbol.
+        Its last step is checked at random numbers for the parameters: the error of the L-loop result at three values
+        of the large parameter, times the right power of it, must approach the next coefficient
+        (:mod:`fieldtheory.next_coefficient`).
         """
-        legs = tuple(legs)
-        order = 2 * max(loops, 1) + len(legs)  # no vertex of a connected diagram has more lines
-        field = self._extended
-        if field is not None:
-            return _vector_diagrams(self.expr, field, loops, order, kind, legs)
-        point = self._saddle(at)
-        if not isinstance(point, SaddlePoint):
-            values = point if isinstance(point, Mapping) else dict(
-                zip(self.fields, point if isinstance(point, Sequence) else [point], strict=True))
-        else:
-            values = point.values
-        jets = _derivatives(self.expr, self.fields, values, order)
-        vertices = {index: value for index, value in jets.items() if len(index) > 2 and value != 0}
-        hessian = sp.Matrix(len(self.fields), len(self.fields),
-                            lambda i, k: jets.get(tuple(self.fields[m] for m in sorted((i, k))), sp.S.Zero))
-        if hessian.det() == 0:
-            raise RuleError("the saddle point has a flat direction; diagrams have no propagator there")
-        return diagrams(vertices, hessian.inv(), self.fields, loops, legs=legs, kind=kind)
+        from fieldtheory.next_coefficient import expansion_derivation
 
+        return expansion_derivation(self, loops, quantities or None, at)  # type: ignore[no-any-return]
 
-def _symbolic(value: Any) -> sp.Expr | None:
-    return None if value is None else sp.sympify(value)
-
-
-def _derivatives(expr: sp.Expr, fields: Sequence[sp.Expr], values: Mapping[Any, Any],
-                 order: int) -> dict[tuple[sp.Expr, ...], sp.Expr]:
-    """Derivatives of order 2 … ``order`` at a point, by multiset of fields."""
-    dummies = {f: sp.Dummy(str(f), real=True) for f in fields}
-    at = {dummies[f]: sp.sympify(values[f]) for f in fields}
-    level: dict[tuple[sp.Expr, ...], sp.Expr] = {(): expr.xreplace(dummies)}
-    found: dict[tuple[sp.Expr, ...], sp.Expr] = {}
-    for size in range(1, order + 1):
-        level = {index: sp.diff(level[index[:-1]], dummies[index[-1]])
-                 for index in combinations_with_replacement(fields, size) if level.get(index[:-1], 0) != 0}
-        if size > 1:
-            found |= {index: sp.expand(value.xreplace(at)) for index, value in level.items()}
-    return found
-
-
-def _vector_diagrams(expr: sp.Expr, field: Entry, loops: int, order: int, kind: str, legs: tuple[Any, ...]) -> Diagrams:
-    """Diagrams of an O(n) vector about zero: vertices with all indices equal give the rest by symmetry."""
-    single = sp.Symbol(field.name, real=True)
-
-    def one_component(node: sp.Expr) -> sp.Expr:
-        if isinstance(node, SpaceSum):
-            return one_component(node.body)
-        if node == field:
-            return single
-        return node.func(*map(one_component, node.args)) if node.args else node
-
-    if len(field.spaces) != 1 or any(total.body.xreplace({field: sp.S.Zero}) != 0 for total in sums(expr)):
-        raise RuleError(f"diagrams of {field.name} are for a vector over one space, about zero")
-    jets = _derivatives(one_component(expr), (single,), {single: 0}, order)
-    vertices = {index: value for index, value in jets.items() if len(index) > 2 and value != 0}
-    components = {single: field.spaces[0].size}
-    return diagrams(vertices, sp.Matrix([[1 / jets[single, single]]]), (single,), loops,
-                    legs=tuple(single if leg == field else leg for leg in legs), kind=kind, components=components)
+    def verify(self, loops: int, *quantities: Any, seed: int = 0, at: Any | None = None) -> VerificationReport:
+        """Check the steps and the L-loop expansion numerically: ``derivation(loops, ...).verify(seed)``."""
+        return self.derivation(loops, *quantities, at=at).verify(seed)
 
 
 __all__ = ["Action"]

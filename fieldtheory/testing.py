@@ -3,7 +3,7 @@
     from hypothesis import given
     from fieldtheory.testing import actions, assert_next_coefficient
 
-    @given(actions(fields=1))
+    @given(actions(fields=2))
     def test_two_loops(S):
         assert_next_coefficient(S, loops=2)
 
@@ -12,9 +12,9 @@ The strategies need Hypothesis (the extra ``testing``); the assertions need noth
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
+from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING, Any
 
 import mpmath
@@ -23,11 +23,25 @@ import sympy as sp
 import xarray as xr
 
 from fieldtheory.action import Action
-from fieldtheory.errors import BadInput, NotConverged, RuleError
+from fieldtheory.errors import BadInput, RuleError
+from fieldtheory.exact.lattice import LatticeLaw
 from fieldtheory.network import Network, Scaling
+from fieldtheory.next_coefficient import (
+    EFFECTIVE_ACTION,
+    LOG_PARTITION,
+    TOLERANCE,
+    WIDTHS,
+    ActionExpansion,
+    Comparison,
+    check_widths,
+    checked_quantity,
+    digits_for,
+    quantity_name,
+    standard_quantities,
+)
 from fieldtheory.solve import find_roots
 from fieldtheory.symbolic.closures import ScalarClosure
-from fieldtheory.symbolic.fields import Entry, SpaceSum, entries, sums, top_replace
+from fieldtheory.symbolic.fields import SpaceSum, entries, sums, top_replace
 from fieldtheory.symbolic.loops import ScalarExpansion
 from fieldtheory.symbolic.series import numerical_value
 from fieldtheory.tasks import Dataset
@@ -36,10 +50,6 @@ from fieldtheory.verdict import Verdict, validate
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
-
-WIDTHS = (1_000, 10_000, 100_000)
-"""Values of the large parameter at which an expansion is judged; with exact arithmetic they cost nothing."""
-LOG_PARTITION = "ln Z"
 
 
 def _strategies() -> Any:
@@ -106,131 +116,125 @@ def datasets(*, max_samples: int = 8, max_input_dim: int = 8, max_test_samples: 
 def actions(fields: int = 1) -> SearchStrategy[Action]:
     r"""Actions S = N V(x) that nobody has seen before, with one stable saddle and a large parameter N.
 
-    V(x) = m ξ²/2 + a ξ³/6 + b ξ⁴/24 with ξ = x - x*, all coefficients rational, a ≠ 0 (so that nothing cancels by
-    symmetry) and a² < 2 m b (so that V is convex, and x* the only real saddle).
+    V = ½ |ξ + q(ξ)|² + ½ c |ξ|⁴ with ξ = A (x - x*), A triangular, q quadratic forms, all numbers rational.  No
+    reflection leaves V as it is, since q_i holds ξ_i² for every i: nothing cancels by symmetry.  On a ray ξ = t v,
+    |v| = 1, with α = v·q(v), V = ½ t² (1 + 2αt + (|q(v)|² + c) t²), which has no other stationary point since
+    c ≥ |q|² of the coefficients: x* is the only real saddle.
+
+    Parameters
+    ----------
+    fields : how many, one to three.
 
     Raises
     ------
     BadInput
-        For a number of fields other than one.
+        For another number of fields.
     """
-    if fields != 1:
-        raise BadInput("fields", fields, "1: actions of several fields are not drawn yet")
+    if isinstance(fields, bool) or fields not in (1, 2, 3):
+        raise BadInput("fields", fields, "1, 2 or 3: exact averages of more fields take minutes")
     st = _strategies()
-    x, N = sp.Symbol("x", real=True), sp.Symbol("N", positive=True)
+    x, N = sp.symbols(" ".join("xyz"[:fields]), real=True, seq=True), sp.Symbol("N", positive=True)
+    quarters = st.integers(-2, 2).map(lambda k: sp.Rational(k, 4))
+    pairs = list(combinations_with_replacement(range(fields), 2))
 
-    def make(m: Fraction, b: Fraction, share: Fraction, sign: int, center: Fraction) -> Action:
-        # The largest a of denominator 8 within the share of its bound; 1/8 is within it for every m and b drawn.
-        a = sign * sp.Rational(max(1, math.floor(8 * float(share) * math.sqrt(2 * m * b))), 8)
-        xi = x - sp.Rational(center)
-        potential = sp.Rational(m) * xi**2 / 2 + a * xi**3 / 6 + sp.Rational(b) * xi**4 / 24
-        return Action(N * sp.expand(potential), [x], large=N)
+    def make(point: list[Any], scales: list[int], shears: list[Any], forms: list[Any], signs: list[int],
+             extra: int) -> Action:
+        A = sp.eye(fields)
+        below = iter(shears)
+        for i in range(fields):
+            A[i, i] = sp.Rational(scales[i], 2)
+            for j in range(i):
+                A[i, j] = next(below)
+        q = [[c / 2 for c in forms[i * len(pairs):(i + 1) * len(pairs)]] for i in range(fields)]
+        for i, sign in enumerate(signs):
+            own = pairs.index((i, i))
+            q[i][own] = q[i][own] or sp.Rational(sign, 8)
+        xi = A * sp.Matrix([a - b for a, b in zip(x, point)])
+        quadratic = [sum(c * xi[i] * xi[j] for c, (i, j) in zip(row, pairs)) for row in q]
+        c = sum(v**2 for row in q for v in row) + sp.Rational(extra, 16)
+        V = sum((a + b)**2 for a, b in zip(xi, quadratic)) / 2 + c * sum(a**2 for a in xi)**2 / 2
+        return Action(N * sp.Poly(V, *x).as_expr(), x, large=N)
 
-    positive = st.fractions(Fraction(1, 4), 4, max_denominator=8)
-    return st.builds(make, positive, positive, st.fractions(Fraction(1, 4), Fraction(7, 8), max_denominator=8),  # type: ignore[no-any-return]
-                     st.sampled_from([-1, 1]), st.fractions(-2, 2, max_denominator=4))
+    def several(strategy: Any, count: int) -> Any:
+        return st.lists(strategy, min_size=count, max_size=count)
+
+    return st.builds(make, several(quarters, fields), several(st.integers(2, 4), fields),  # type: ignore[no-any-return]
+                     several(quarters, fields * (fields - 1) // 2), several(quarters, fields * len(pairs)),
+                     several(st.sampled_from([-1, 1]), fields), st.integers(0, 2))
 
 
 # ------------------------------------------------------------------------------------------------ assertions
 
 
-def assert_next_coefficient(subject: Action | Theory, loops: int, observable: Any = None, *,
+def assert_next_coefficient(subject: Action | Theory, loops: int, observable: Any = None, *, at: Any = None,
                             values: Mapping[str, Any] | None = None, samples_per_width: Any = 1,
-                            widths: Sequence[int] = WIDTHS, tolerance: float = 0.05) -> None:
+                            widths: Sequence[int] = WIDTHS, tolerance: float = TOLERANCE) -> None:
     r"""Assert that the error of an expansion to L loops approaches the engine's own next term.
 
-    With ⟨O⟩ = Σ_l o_l N^{-l}, the error after L loops times N^{L+1} must approach o_{L+1}: to ``tolerance`` at the
-    largest of the widths, and closer there than at the smallest.  A slope alone would pass with a wrong constant, and
-    fail where the coefficient happens to vanish; where the engine says that it does, the product must fall to zero.
-    The exact average is a quadrature over exp(-S) about the saddle, with at least 30 digits left after the
-    cancellation.
+    With ⟨O⟩ = Σ_l o_l N^{-l}, the error after L loops times N^{L+1} must approach o_{L+1}; likewise N^{n+L} for a
+    joint cumulant of n observables, N^L for ln Z and for the effective action.  Errors at all widths are extrapolated
+    to 1/N = 0, and must then agree to ``tolerance``.  A slope alone would pass with a wrong constant, and fail where
+    the coefficient happens to vanish.  The exact side is a sum over a lattice with at least 30 digits
+    (:mod:`fieldtheory.exact.lattice`).
 
     Parameters
     ----------
     subject
-        An :class:`~fieldtheory.Action` of one scalar field with ``large`` set; or a
-        :class:`~fieldtheory.Theory` that closes with one number, such as the linear network's rescaling view.
+        An :class:`~fieldtheory.Action` of one to three real scalar fields; or a :class:`~fieldtheory.Theory` that
+        closes with one number, such as the linear network's rescaling view.
     loops
         L, the order that is kept.
     observable
-        An expression in the field (for a theory: in its unknown, ``theory.closure.symbol``); "ln Z" for the log
-        partition function, whose error after L loops is of order N^-L; None for ln Z, ⟨x⟩ and ⟨x²⟩.
+        An expression in the fields (for a theory: in its unknown, ``theory.closure.symbol``); a tuple of them for
+        their joint cumulant; "ln Z"; or "Gamma" for the effective action near the saddle.  None stands for all of
+        these: ln Z, two means, a third and a fourth cumulant, and Gamma for one or two fields (a theory: ln Z and two
+        means).
+    at
+        For an action: the saddle to expand about; None for the dominant one (of three fields, the lowest minimum that
+        descent finds).
     values
         Numbers for the other symbols, by name, and for a theory also the data, one array for each.
     samples_per_width
         For a theory: the data are repeated until P = samples_per_width · N, so that the spectrum per sample
         stays fixed.
+    widths
+        Two or more growing values of N.
 
     Raises
     ------
     AssertionError
-        With the table of N, error · N^{L+1} and the expected coefficient.
+        With the table of N, the error times the power of N, and the next term.
     BadInput, RuleError
-        For an action without a large parameter, a theory with more than one unknown, a symbol without a number.
+        For a theory with more than one unknown, a symbol without a number, a field over a space.
     """
-    expansion = _Expansion.of(subject, values or {}, samples_per_width)
-    x = expansion.unknown
-    for one in (LOG_PARTITION, x, x**2) if observable is None else (observable,):
-        rows = []
-        for N in widths:
-            exact, terms = expansion.compare(one, loops, N)
-            with mpmath.workdps(expansion.digits(loops, N)):
-                next_order = max(loops, 1) if one == LOG_PARTITION else loops + 1
-                scale = mpmath.mpf(N)**next_order
-                rows.append((N, float((exact - mpmath.fsum(terms[:-1])) * scale), float(terms[-1] * scale)))
-        _judge(str(one), loops, rows, tolerance)
-
-
-def _judge(name: str, loops: int, rows: Sequence[tuple[int, float, float]], tolerance: float) -> None:
-    first, last = rows[0], rows[-1]
-    if last[2] == 0:
-        good = abs(last[1]) <= max(tolerance * abs(first[1]), 1e-12)
+    exact = {str(name): _exact(value) for name, value in (values or {}).items()}
+    expansion: _TheoryExpansion | ActionExpansion
+    if isinstance(subject, Theory):
+        expansion = _TheoryExpansion(subject, exact, samples_per_width)
+        fields: Sequence[Any] = (expansion.unknown,)
+        standard: Sequence[Any] = (LOG_PARTITION, expansion.unknown, expansion.unknown**2)
+    elif isinstance(subject, Action):
+        numbers = {s: exact[s.name] for s in subject.expr.free_symbols if s.name in exact and s not in subject.fields}
+        large = None if subject.large in numbers else subject.large
+        expansion = ActionExpansion(Action(subject.expr.xreplace(numbers), subject.fields, large=large), at)
+        fields, standard = subject.fields, standard_quantities(subject.fields)
     else:
-        distances = [abs(found / expected - 1) for _, found, expected in (first, last)]
-        good = distances[1] <= tolerance and (distances[1] <= distances[0] or distances[1] < 1e-9)
-    if not good:
-        table = "\n".join(f"{N:>10}  {found:+.10e}  {expected:+.10e}" for N, found, expected in rows)
-        raise AssertionError(f"{name}: the error after {loops} loops does not approach the next term, times N to its "
-                             f"power:\n{'N':>10}  {'error':>17}  {'next term':>17}\n{table}")
+        raise BadInput("subject", type(subject).__name__, "an Action or a Theory")
+    widths = check_widths(widths)
+    for quantity in standard if observable is None else (observable,):
+        comparison = expansion.compare(checked_quantity(quantity, fields), loops, widths)
+        if not comparison.error <= tolerance:
+            raise AssertionError(f"{comparison}\nThey differ by {comparison.error:.1e} of the larger, extrapolated to "
+                                 f"1/N = 0; allowed is {tolerance:.0e}.")
 
 
-class _Expansion:
-    """S(x; N) with numbers for everything else: its expansion, and its quadrature at any N.
+class _TheoryExpansion:
+    """S(x; N) of a theory that closes with one number, with data: its expansion, and its exact averages at any N.
 
     ``action`` is what the engine expands (data as data); ``explicit`` the same with every sum written out.
     """
 
-    def __init__(self, action: Action, values: Mapping[str, Any], unknown: sp.Symbol, inverse: sp.Expr) -> None:
-        self.action, self.values, self.unknown, self.inverse = action, values, unknown, inverse
-        (self.field,) = action.fields
-        self.u = sp.Dummy("u", real=True)
-        self.explicit = _explicit(action.expr.xreplace({self.field: self.u}), values)
-        self._tables: dict[Any, Mapping[int, sp.Expr]] = {}
-
-    @property
-    def large(self) -> sp.Symbol:
-        assert self.action.large is not None
-        return self.action.large
-
-    @classmethod
-    def of(cls, subject: Action | Theory, values: Mapping[str, Any], samples_per_width: Any) -> _Expansion:
-        exact = {str(name): _exact(value) for name, value in values.items()}
-        if isinstance(subject, Theory):
-            return cls._of_theory(subject, exact, samples_per_width)
-        if not isinstance(subject, Action):
-            raise BadInput("subject", type(subject).__name__, "an Action or a Theory")
-        if len(subject.fields) != 1 or (isinstance(subject.fields[0], Entry) and subject.fields[0].spaces):
-            raise RuleError("the next coefficient is judged for an action of one scalar field")
-        if subject.large is None:
-            raise BadInput("large", None, "an action with its large parameter: Action(..., large=N)")
-        (field,) = subject.fields
-        numbers = {symbol: exact[symbol.name] for symbol in subject.expr.free_symbols if symbol.name in exact}
-        action = Action(subject.expr.xreplace(numbers), [field], large=subject.large)
-        _complete(action.expr.free_symbols - {field, subject.large}, {})
-        return cls(action, {}, field, field)  # type: ignore[arg-type]
-
-    @classmethod
-    def _of_theory(cls, theory: Theory, values: Mapping[str, Any], samples_per_width: Any) -> _Expansion:
+    def __init__(self, theory: Theory, values: Mapping[str, Any], samples_per_width: Any) -> None:
         closure = theory.closure
         if not isinstance(closure, ScalarClosure):
             raise RuleError(f"{theory!r} does not close with one number, and has no expansion to any order")
@@ -250,39 +254,46 @@ class _Expansion:
         _complete(expr.free_symbols - {closure.field, N} - sizes, values)
         dummy = sp.Dummy("u", real=True)
         (inverse,) = sp.solve(closure.coordinate - dummy, closure.symbol)
-        inverse = inverse.xreplace({dummy: closure.field})
-        return cls(Action(expr, [closure.field], large=N), values, closure.symbol, inverse)
+        self.values, self.unknown, self.inverse = values, closure.symbol, inverse.xreplace({dummy: closure.field})
+        self.expr, self.field, self.large = expr, closure.field, N
+        self.u = sp.Dummy("u", real=True)
+        self.explicit = _explicit(expr.xreplace({self.field: self.u}), values)
+        self._tables: dict[Any, Mapping[int, sp.Expr]] = {}
 
-    def digits(self, loops: int, N: int) -> int:
-        """30 digits are left of an error of relative order N^-(L+2)."""
-        return 30 + math.ceil((loops + 2) * math.log10(N))
-
-    def compare(self, observable: Any, loops: int, N: int) -> tuple[Any, list[Any]]:
-        """The exact value, and the terms through one loop more than is kept."""
-        if isinstance(observable, str) and observable != LOG_PARTITION:
-            raise BadInput("observable", observable, f"an expression in {self.unknown}, or {LOG_PARTITION!r}")
-        log_partition = observable == LOG_PARTITION
-        target = sp.S.One if log_partition else sp.sympify(observable).xreplace({self.unknown: self.inverse})
-        digits = self.digits(loops, N)
+    def compare(self, quantity: Any, loops: int, widths: Sequence[int]) -> Comparison:
+        """The error of an L-loop result beside the next term, at each N."""
+        if isinstance(quantity, tuple) or quantity == EFFECTIVE_ACTION:
+            raise BadInput("observable", quantity, f"an expression in {self.unknown}, or {LOG_PARTITION!r}")
+        log_partition = quantity == LOG_PARTITION
         extent = max(loops, 1) if log_partition else loops + 1
-        with mpmath.workdps(digits + 15):
-            S = self._function(self.explicit, N)
-            saddle, curvature = self._saddle(S, N)
-            logarithm, average = self._quadrature(S, self._function(
-                _explicit(target.xreplace({self.field: self.u}), self.values), N), saddle, curvature, digits)
-        values = {**self.values, self.large.name: N}
-        if not self.values:  # no data: through the front door
-            series = self.action.log_partition(extent + 1) if log_partition else self.action.expectation(target, extent)
-            terms = list(series.evaluate_terms(values, digits))
-        else:
-            if (observable, extent) not in self._tables:
-                expansion = ScalarExpansion.of(self.action.expr, self.field, extent)
-                found = expansion.log_partition() if log_partition else expansion.expectation(target)
-                self._tables[observable, extent] = found
-            table, at = self._tables[observable, extent], {**values, self.field: saddle}
-            terms = [numerical_value(table.get(order, sp.S.Zero), at, digits)
-                     for order in range(1 if log_partition else 0, extent + 1)]
-        return logarithm if log_partition else average, terms
+        digits, found, expected = digits_for(extent, max(widths)), [], []
+        for N in widths:
+            with mpmath.workdps(digits + 15):
+                saddle, exact = self._exact(quantity, N, digits)
+                at = {**self.values, self.large.name: N, self.field: saddle}
+                terms = [numerical_value(self._table(quantity, extent).get(order, sp.S.Zero), at, digits + 10)
+                         for order in range(1 if log_partition else 0, extent + 1)]
+                found.append(float((exact - mpmath.fsum(terms[:-1])) * mpmath.mpf(N)**extent))
+                expected.append(float(terms[-1] * mpmath.mpf(N)**extent))
+        return Comparison(quantity_name(quantity), loops, tuple(widths), tuple(found), tuple(expected))
+
+    def _table(self, quantity: Any, extent: int) -> Mapping[int, sp.Expr]:
+        if (quantity, extent) not in self._tables:
+            expansion = ScalarExpansion.of(self.expr, self.field, extent)
+            self._tables[quantity, extent] = (
+                expansion.log_partition() if quantity == LOG_PARTITION
+                else expansion.expectation(sp.sympify(quantity).xreplace({self.unknown: self.inverse})))
+        return self._tables[quantity, extent]
+
+    def _exact(self, quantity: Any, N: int, digits: int) -> tuple[Any, Any]:
+        """The saddle, and the quantity by a sum over a lattice; ln Z relative to the Gaussian there."""
+        S = self._function(self.explicit, N)
+        saddle, curvature = self._saddle(S, N)
+        law = LatticeLaw(S, [saddle], [[curvature]], digits)
+        if quantity == LOG_PARTITION:
+            return saddle, law.log_partition + S(saddle) + mpmath.log(curvature / (2 * mpmath.pi)) / 2
+        target = sp.sympify(quantity).xreplace({self.unknown: self.inverse})
+        return saddle, law.mean(self._function(_explicit(target.xreplace({self.field: self.u}), self.values), N))
 
     def _function(self, expr: sp.Expr, N: int) -> Callable[[Any], Any]:
         # N stays an argument: SymPy would write out the factorial in lnΓ(N/2).
@@ -304,31 +315,6 @@ class _Expansion:
             if abs(step) <= mpmath.mpf(10)**(10 - mpmath.mp.dps) * max(1, abs(at)):
                 break
         return at, second(at)
-
-    @staticmethod
-    def _quadrature(S: Callable[[Any], Any], target: Callable[[Any], Any], saddle: Any, curvature: Any,
-                    digits: int) -> tuple[Any, Any]:
-        """ln Z relative to the Gaussian, and ⟨O⟩, by the trapezoidal rule, which converges geometrically here."""
-        # In standard deviations, a step h errs by exp(-2π²/h²) and a range r by exp(-r²/2), were it a Gaussian.
-        decay = (digits + 5) * math.log(10)
-        # Not a float: nodes that are equidistant to 16 digits only would leave an error of that size.
-        h, reach = mpmath.mpf(0.8 * math.pi * math.sqrt(2 / decay)), 1.2 * math.sqrt(2 * decay)
-        floor, scale, half = S(saddle), 1 / mpmath.sqrt(curvature), math.ceil(reach / h)
-        positions = [k * h for k in range(-half, half + 1)]
-        norm, total = mpmath.mpf(0), mpmath.mpf(0)
-        before: tuple[Any, Any] | None = None
-        for _ in range(7):  # halve the step until it no longer matters, which is at once where S is nearly quadratic
-            nodes = [saddle + position * scale for position in positions]
-            weights = [mpmath.exp(floor - S(node)) for node in nodes]
-            norm += mpmath.fsum(weights)
-            total += mpmath.fsum(weight * target(node) for weight, node in zip(weights, nodes, strict=True))
-            found = mpmath.log(norm * h) - mpmath.log(2 * mpmath.pi) / 2, total / norm
-            if before and max(abs(a - b) for a, b in zip(found, before, strict=True)) < mpmath.mpf(10)**(-digits):
-                return found
-            before, h = found, h / 2
-            positions = [(2 * k + 1) * h for k in range(-half, half)]
-            half *= 2
-        raise NotConverged("the average over exp(-S)", float(max(abs(found[0]), abs(found[1]))))
 
 
 def _exact(value: Any) -> Any:

@@ -131,8 +131,41 @@ def test_a_saddle_may_be_chosen() -> None:
 
 
 def test_no_saddle_is_refused() -> None:
-    with pytest.raises(RuleError, match="saddle"):
-        ft.Action(-N * x**2, fields=[x], large=N).expectation(x, 1)
+    with pytest.raises(RuleError, match="no real saddle point"):
+        ft.Action(N * sp.exp(x), fields=[x], large=N).expectation(x, 1)
+
+
+@pytest.mark.parametrize("potential", [-x**2, sp.exp(x) - x**2, x - sp.log(x), a * x**2 - x**4, x**2 - x**4 * sp.cosh(x),
+                                       b * sp.cosh(x) * (1 - a * x**4)])
+def test_an_unbounded_action_is_refused_by_its_direction(potential: sp.Expr) -> None:
+    """Also where it has no saddle point at which it could be asked, or is complex on part of the contour."""
+    with pytest.raises(BadInput, match="falls without bound along x = "):
+        ft.Action(N * potential, fields=[x], large=N).expectation(x, 1)
+
+
+def test_a_formal_series_needs_no_bound() -> None:
+    cubic = ft.Action(N * (x**2 / 2 + g * x**3 / 6), fields=[x], large=N)
+    with pytest.raises(BadInput, match="formal=True"):
+        cubic.log_partition(3, at=0)
+    diagrams = sum(d.weight for loops in (2, 3) for d in cubic.diagrams(loops, at=0))
+    assert sp.expand(cubic.log_partition(3, at=0, formal=True).as_expr() - diagrams) == 0
+    assert cubic.expectation(x, 1, at=0, formal=True).coefficient(1) == -g / 2
+
+
+def test_complex_couplings() -> None:
+    """An imaginary cubic term only makes the weight oscillate; a complex mass with a positive real part converges."""
+    for potential in (x**2 / 2 + sp.I * x**3 / 3 + x**4 / 4, (1 + sp.I) * x**2 / 2 + x**3 / 5 + x**4 / 4):
+        S = ft.Action(N * potential, fields=[x], large=N)
+        assert S.saddle_points()[0].stability == "stable"
+        errors = []
+        for width in (50, 200):
+            with mpmath.workdps(30):
+                weight = sp.lambdify(x, sp.exp(-width * potential), "mpmath")
+                grid = [mpmath.mpf(k) / 200 for k in range(-700, 701)]
+                exact = mpmath.fsum(u * weight(u) for u in grid) / mpmath.fsum(weight(u) for u in grid)
+                errors.append(complex((exact - S.expectation(x, 1).evaluate(N=width, digits=25)) * width**2))
+        following = complex(S.expectation(x, 2).coefficient(2))
+        assert abs(errors[1] - following) < 0.05 * abs(following) and abs(errors[1] - following) < abs(errors[0] - following)
 
 
 def test_a_large_parameter_must_multiply_the_action() -> None:
@@ -327,3 +360,22 @@ def test_a_sum_of_a_real_field_has_a_conjugate_of_the_right_sign() -> None:
     assert r.symbol.is_positive is None and r.symbol.is_real
     with pytest.raises(BadInput, match="in use"):
         S.collectivise("x", "h")
+
+
+def test_diagrams_belong_to_one_of_several_equivalent_saddles() -> None:
+    well = ft.Action(N * (x**4 / 4 - x**2 / 2), fields=[x], large=N)
+    points = well.saddle_points()
+    left, right = points[0], points[-1]
+    with pytest.raises(RuleError, match="2 saddle points are equivalent"):
+        well.diagrams(2)
+    for at in (right, 1, {x: 1}):
+        assert sp.expand(well.diagrams(2, at=at).weight - well.log_partition(2, at=at).coefficient(1) / N) == 0
+    assert [d.weight for d in well.diagrams(2, at=(left, right), all=True)] == [
+        d.weight for d in well.diagrams(2, all=True)] == [sp.Rational(3, 4) / N] * 2
+    means = [d.weight for d in well.diagrams(1, legs=[x], all=True)]
+    assert means == [well.expectation(x, 1, at=p).coefficient(1) / N for p in (left, right)] and means[0] == -means[1]
+    for at, match in ((sp.Rational(1, 2), "stationary"), ((1, 2), "one value for each"), ((left, right), "all=True")):
+        with pytest.raises(BadInput, match=match):
+            well.diagrams(2, at=at)
+    with pytest.raises(BadInput, match="tuple of saddle points"):
+        well.diagrams(2, at=1, all=True)

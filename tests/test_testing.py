@@ -13,8 +13,8 @@ from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
 import fieldtheory as ft
-from fieldtheory import testing
 from fieldtheory.errors import BadInput, RuleError
+from fieldtheory.symbolic import expansion
 from fieldtheory.symbolic.series import Series
 from fieldtheory.testing import (
     actions,
@@ -26,7 +26,7 @@ from fieldtheory.testing import (
     scalings,
 )
 
-x, N = sp.Symbol("x", real=True), sp.Symbol("N", positive=True)
+x, y, N = sp.Symbol("x", real=True), sp.Symbol("y", real=True), sp.Symbol("N", positive=True)
 
 
 @given(scalings(), networks(), datasets(max_samples=5, max_input_dim=4))
@@ -55,18 +55,27 @@ def test_strategies_can_be_replaced() -> None:
     assert (net.activation, net.width, net.scaling.name) == ("erf", 7, "mean-field")
 
 
-@settings(max_examples=10)
-@given(actions())
-def test_drawn_actions_have_one_stable_saddle_and_odd_terms(S: ft.Action) -> None:
+@pytest.mark.parametrize("fields", [1, 2])
+@settings(max_examples=5)
+@given(data=st.data())
+def test_drawn_actions_have_one_stable_saddle_and_odd_terms(fields: int, data: st.DataObject) -> None:
+    S = data.draw(actions(fields))
     (saddle,) = S.saddle_points()
-    assert saddle.stability == "stable"
-    third = sp.diff(S.expr, x, 3).subs(x, saddle.value)
-    assert third != 0 and sp.diff(S.expr, x, 4) > 0
+    assert saddle.stability == "stable" and len(S.fields) == fields
+    xi = sp.symbols(" ".join("pqr"[:fields]), seq=True)
+    V = sp.Poly(sp.expand((S.expr / N).xreplace({f: v + d for f, v, d in zip(S.fields, saddle.point, xi)})), *xi)
+    assert V.total_degree() == 4
+    # in the coordinates of the square, no reflection of one of them leaves V as it is
+    lower = saddle.hessian.xreplace({N: 1}).cholesky().T
+    inverse = dict(zip(xi, lower.inv() * sp.Matrix(xi)))
+    W = sp.Poly(V.as_expr().xreplace(inverse), *xi)
+    assert all(any(powers[i] % 2 and sum(powers) == 3 for powers in W.monoms()) for i in range(fields))
 
 
-def test_other_numbers_of_fields_are_refused() -> None:
+@pytest.mark.parametrize("fields", [0, 4, True, "two"])
+def test_other_numbers_of_fields_are_refused(fields: Any) -> None:
     with pytest.raises(BadInput, match="fields"):
-        actions(fields=2)
+        actions(fields=fields)
 
 
 def test_without_hypothesis_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,10 +142,60 @@ def test_a_wrong_coefficient_is_caught(monkeypatch: pytest.MonkeyPatch, wrong: s
             assert_next_coefficient(S, loops, observable)
 
 
-def test_a_vanishing_coefficient_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
+TWO = ft.Action(N * (x**2 / 2 + y**2 + x * y / 3 + x**3 / 4 - x**2 * y / 5 + x * y**2 / 3 + y**3 / 6 + x**4 / 3
+                     + x**2 * y**2 / 2 + y**4 / 4), fields=[x, y], large=N)
+KINDS = ["ln Z", x * y, (x, x, y), (x, y, y, x), "Gamma"]
+
+
+@pytest.fixture
+def fresh_caches() -> Any:
+    """Expansions are remembered: those made with an error planted must not outlive it."""
+    def clear() -> None:
+        expansion._prepare.cache_clear()
+        expansion._moments.cache_clear()
+
+    clear()
+    yield
+    clear()
+
+
+@pytest.mark.parametrize("quantity", KINDS, ids=str)
+@pytest.mark.parametrize("planted", ["symmetry factor", "perturbed action", "propagator"])
+def test_every_kind_sees_a_planted_error(planted: str, quantity: Any, monkeypatch: pytest.MonkeyPatch,
+                                         fresh_caches: None) -> None:
+    """One symmetry factor of one vertex, one coefficient by a hundredth, half of one contraction."""
+    assert_next_coefficient(TWO, 1, quantity, at=(0, 0))
+    expansion._prepare.cache_clear()
+    expansion._moments.cache_clear()
+    subject = TWO
+    if planted == "propagator":
+        right = expansion.propagator
+
+        def wrong(hessian: sp.ImmutableMatrix) -> Any:
+            rows = [list(row) for row in right(hessian)]
+            rows[0][1] = rows[1][0] = rows[0][1] / 2
+            return tuple(map(tuple, rows))
+
+        monkeypatch.setattr(expansion, "propagator", wrong)
+    else:
+        jet = expansion.Jet.__call__
+        index, factor = ((2, 1), sp.Integer(2)) if planted == "symmetry factor" else ((0, 4), sp.Rational(101, 100))
+        monkeypatch.setattr(expansion.Jet, "__call__", lambda self, alpha: jet(self, alpha) * (
+            factor if tuple(alpha) == index else 1))
+    with pytest.raises(AssertionError, match="next term"):
+        assert_next_coefficient(subject, 1, quantity, at=(0, 0))
+
+
+def test_a_vanishing_coefficient_is_no_obstacle() -> None:
     even = ft.Action(N * (x**2 / 2 + x**4 / 24), fields=[x], large=N)
     assert_next_coefficient(even, 1, x)
     assert_next_coefficient(even, 1, x**3)
+
+
+def test_analytic_actions_and_observables_and_loops_counted_by_hbar() -> None:
+    """∫ exp(-N (e^x - x)) dx = Γ(N)/N^N, whose cumulants of x are polygamma functions."""
+    assert_next_coefficient(ft.Action(N * (sp.exp(x) - x), fields=[x], large=N), 1, sp.exp(x / 2))
+    assert_next_coefficient(ft.Action(x**2 / 2 + x**3 / 6 + x**4 / 12, fields=[x]), 2)
 
 
 def test_what_cannot_be_judged_is_refused() -> None:
@@ -144,8 +203,12 @@ def test_what_cannot_be_judged_is_refused() -> None:
     S = ft.Action(N * (x**2 / 2 + a * x**4 / 24), fields=[x], large=N)
     with pytest.raises(BadInput, match="a"):
         assert_next_coefficient(S, 1)
-    with pytest.raises(BadInput, match="large"):
-        assert_next_coefficient(ft.Action(x**2 / 2 + x**4, fields=[x]), 1)
+    with pytest.raises(BadInput, match="widths"):
+        assert_next_coefficient(S, 1, values={"a": 1}, widths=(1000,))
+    space = ft.Space("i", sp.Symbol("n", positive=True))
+    phi = ft.Entry("phi", "real", (space,))
+    with pytest.raises(RuleError, match="phi"):
+        assert_next_coefficient(ft.Action(ft.SpaceSum(phi**2, space), fields=[phi]), 1)
     with pytest.raises(BadInput, match="observable"):
         assert_next_coefficient(S, 1, "x", values={"a": 1})
     with pytest.raises(BadInput, match="subject"):
@@ -158,19 +221,6 @@ def test_what_cannot_be_judged_is_refused() -> None:
         del values[missing]
         with pytest.raises(BadInput, match=missing):
             assert_next_coefficient(rescaling, 1, values=values)
-
-
-def test_the_quadrature_knows_the_integrals_in_the_literature() -> None:
-    """Zero-dimensional φ⁴ at g = 1: Z and ⟨φ²⟩ to 18 digits."""
-    import mpmath
-
-    S = ft.Action(N * (x**2 / 2 + x**4 / 24), fields=[x], large=N)
-    expansion = testing._Expansion.of(S, {}, 1)
-    with mpmath.workdps(40):
-        action = expansion._function(expansion.explicit, 1)
-        log_z, square = expansion._quadrature(action, lambda u: u**2, *expansion._saddle(action, 1), 30)
-        assert float(mpmath.exp(log_z)) == pytest.approx(0.918918905923241764, abs=2e-16)
-        assert float(square) == pytest.approx(0.750511146389689066, abs=2e-16)
 
 
 # -------------------------------------------------------------------------------------------- samples

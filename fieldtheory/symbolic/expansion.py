@@ -26,7 +26,7 @@ import sympy as sp
 from fieldtheory.errors import BadInput, RuleError
 from fieldtheory.symbolic.contour import check_bounded, locally_analytic
 from fieldtheory.symbolic.fields import depends_on, entries
-from fieldtheory.symbolic.moments import Index, Moments, Propagator, binomial, indices
+from fieldtheory.symbolic.moments import Index, Moments, Propagator, binomial, check_loops, indices
 from fieldtheory.symbolic.saddles import (
     SaddlePoint,
     check_fields,
@@ -230,7 +230,7 @@ def log_partition(expr: Any, fields: Iterable[Any], saddle: Saddle, loops: int, 
     RuleError
         For a saddle with a flat direction, or none that dominates.
     """
-    points = _expansions(expr, fields, saddle, loops, large, formal)
+    points = expansions(expr, fields, saddle, loops, large, formal)
     series = [_series(point.log_partition(loops)[1:], point, 1, max(loops, 1)) for point in points]
     return series[0] if len(points) == 1 else _log_of_sum(points, series)
 
@@ -256,7 +256,7 @@ def cumulant(expr: Any, fields: Iterable[Any], saddle: Saddle, observables: Sequ
     observables = tuple(_observable(o, action, fields, large) for o in observables)
     if not observables:
         raise BadInput("observables", "none", "at least one")
-    points = _expansions(action, fields, saddle, loops, large, formal)
+    points = expansions(action, fields, saddle, loops, large, formal)
     if len(points) == 1:
         (point,), n = points, len(observables)
         return _series(point.cumulant(observables, loops), point, n - 1, n + loops)
@@ -278,7 +278,7 @@ def effective_action(expr: Any, fields: Iterable[Any], loops: int, large: Any = 
     Γ = N s + ½ ln det(s''/2π) + O(1/N), for the measure Π dφ √N: a series from N^1, with remainder N^-L.  The source
     that holds ⟨φ⟩ at its value is found order by order, so that no diagram need be known to be 1PI.
     """
-    _check_loops(loops)
+    check_loops(loops)
     action, fields = sp.sympify(expr), check_fields(sp.sympify(expr), fields)
     reduced, parameter = per_large(action, large)
     point = Expansion(reduced, fields, fields, parameter)
@@ -287,18 +287,13 @@ def effective_action(expr: Any, fields: Iterable[Any], loops: int, large: Any = 
 
 def gaussian_part(expr: Any, fields: Iterable[Any], saddle: Saddle, large: Any = None) -> sp.Expr:
     """-S(φ*) - ½ ln det(S''(φ*)/2π), with all its powers of N: what ``log_partition`` leaves out."""
-    (point, *_) = _expansions(expr, fields, saddle, 0, large, True)
+    (point, *_) = expansions(expr, fields, saddle, 0, large, True)
     scale = 1 / point.parameter if large is not None else sp.S.One
     determinant = point.hessian.det(method="berkowitz")
     return -scale * point.value - sp.log(determinant) / 2 - len(point.fields) * sp.log(scale / (2 * sp.pi)) / 2
 
 
 # ------------------------------------------------------------------------------------------------------ details
-
-
-def _check_loops(loops: Any) -> None:
-    if isinstance(loops, bool) or not isinstance(loops, int) or loops < 0:
-        raise BadInput("loops", loops, "an integer that is zero or more")
 
 
 def _observable(observable: Any, action: sp.Expr, fields: Sequence[sp.Expr], large: Any) -> sp.Expr:
@@ -315,9 +310,10 @@ def _observable(observable: Any, action: sp.Expr, fields: Sequence[sp.Expr], lar
     return expr
 
 
-def _expansions(expr: Any, fields: Iterable[Any], saddle: Saddle, loops: int, large: Any,
-                formal: bool) -> tuple[Expansion, ...]:
-    _check_loops(loops)
+def expansions(expr: Any, fields: Iterable[Any], saddle: Saddle, loops: int, large: Any,
+               formal: bool) -> tuple[Expansion, ...]:
+    """One for each saddle point asked for, checked to be stationary, isolated, and of equal action."""
+    check_loops(loops)
     action = sp.sympify(expr)
     names = check_fields(action, fields)
     reduced, parameter = per_large(action, large)
@@ -426,4 +422,5 @@ def _connected(observables: Sequence[sp.Expr], mean: Callable[[sp.Expr], Series]
     return total
 
 
-__all__ = ["Expansion", "Jet", "cumulant", "effective_action", "expectation", "gaussian_part", "hbar", "log_partition"]
+__all__ = ["Expansion", "Jet", "cumulant", "effective_action", "expansions", "expectation", "gaussian_part", "hbar",
+           "log_partition"]

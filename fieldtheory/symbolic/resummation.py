@@ -40,21 +40,22 @@ class Estimate:
 
 
 def truncation_error(terms: Sequence[tuple[int, Any]], remainder: int) -> tuple[Any, int | None]:
-    """The size of what a truncated series leaves out, and the power of its smallest term if that is not the last.
+    """The size of what a truncated series leaves out, and the power of its smallest term if it is past that.
 
-    ``terms`` are (power, term) of the non-zero terms.  Still falling terms are continued geometrically, with the
-    last ratio, to the power of the remainder; past the smallest term, or with one term only, the error is the size of
-    the last one.
+    ``terms`` are (power, term); zeros are left out.  Still falling terms are continued geometrically, with the last
+    ratio, to the power of the remainder; past the smallest term, or with one term only, the error is the size of the
+    last one.  Past it means that the last step was upwards, from ε^0 on: a small term before larger ones that fall is
+    an accident, and so is a small action beside its fluctuations.
     """
     sizes = [(power, abs(term)) for power, term in terms if term != 0]
     if not sizes:
         return mpmath.inf, None
-    least = min(range(len(sizes)), key=lambda i: (sizes[i][1], -i))
-    if least < len(sizes) - 1:
-        return sizes[-1][1], sizes[least][0]
+    last = sizes[-1][1]
     if len(sizes) == 1:
-        return sizes[0][1], None
+        return last, None
     (p, a), (q, b) = sizes[-2:]
+    if b > a and p >= 0:
+        return last, min((size, -power) for power, size in sizes if power >= 0)[1] * -1
     return b * (b / a)**(mpmath.mpf(remainder - q) / (q - p)), None
 
 

@@ -251,34 +251,39 @@ class Series:
     def evaluate_terms(self, values: Mapping[Any, Any] | None = None, digits: int | None = None,
                        **named: Any) -> tuple[Any, ...]:
         """The number c_k ε^k of every term, in order; arguments as in ``evaluate``."""
-        given = {**(values or {}), **named}
-        return tuple(numerical_value(term, given, digits) for term in self._powers())
+        return tuple(numerical_values(self._powers(), {**(values or {}), **named}, digits))
 
-    def evaluate(self, values: Mapping[Any, Any] | None = None, digits: int | None = None,
-                 **named: Any) -> Any:
+    def evaluate(self, values: Mapping[Any, Any] | None = None, digits: int | None = None, *,
+                 with_error: bool = False, **named: Any) -> Any:
         """The sum of the known terms as a number: a float, or with ``digits`` an mpf of that many digits.
 
         ``values`` maps symbols and entries, or their names, to numbers and sequences: ``numerical_value``.
+
+        Where the terms have begun to grow at these values, the series is asymptotic and past its smallest term: an
+        :class:`~fieldtheory.errors.AsymptoticWarning` says where to truncate.  With ``with_error`` the result is an
+        :class:`~fieldtheory.symbolic.resummation.Estimate`, as from ``estimate``.
         """
-        return numerical_value(self.as_expr(), {**(values or {}), **named}, digits)
+        found = self._estimate({**(values or {}), **named}, digits, 3)
+        return found if with_error else found.value
 
     def estimate(self, values: Mapping[Any, Any] | None = None, digits: int | None = None, **named: Any) -> Estimate:
-        """The sum of the known terms with an estimate of what the truncation leaves out.
+        """``evaluate(..., with_error=True)``: the sum with an estimate of what the truncation leaves out.
 
-        Terms that still fall are continued geometrically to the order of the remainder.  Where they have begun to
-        grow, the series is asymptotic and past its smallest term: the error is then the size of the last term,
-        ``smallest`` tells where to truncate, and an :class:`~fieldtheory.errors.AsymptoticWarning` is given.
+        Terms that still fall are continued geometrically to the order of the remainder.  Past the smallest term the
+        error is the size of the last term, and ``smallest`` tells where to truncate.
         """
-        terms = self.evaluate_terms({**(values or {}), **named}, digits)
-        value = self.evaluate({**(values or {}), **named}, digits)
-        if self.is_exact:
-            return Estimate(value, 0 * value)
-        powers = [(self.offset + k, mpmath.mpmathify(term)) for k, term in enumerate(terms)]
-        error, smallest = truncation_error(powers, int(self.remainder))
+        return self._estimate({**(values or {}), **named}, digits, 3)
+
+    def _estimate(self, given: Mapping[Any, Any], digits: int | None, stacklevel: int) -> Estimate:
+        with mpmath.workdps((15 if digits is None else digits) + 10):
+            terms = numerical_values(self._powers(), given, mpmath.mp.dps)
+            total = mpmath.fsum(terms)
+            powers = [(self.offset + k, term) for k, term in enumerate(terms)]
+            error, smallest = (mpmath.mpf(0), None) if self.is_exact else truncation_error(powers, int(self.remainder))
         if smallest is not None:
             warnings.warn(f"the terms grow from {self.parameter}^{smallest} on: the series is past its smallest term; "
-                          f"truncate({smallest}) or resum it", AsymptoticWarning, stacklevel=2)
-        return Estimate(value, error if digits is not None else float(error), smallest)
+                          f"truncate({smallest}) or resum it", AsymptoticWarning, stacklevel=stacklevel)
+        return Estimate(_rounded(total, digits), _rounded(error, digits), smallest)
 
     def resum(self, values: Mapping[Any, Any] | None = None, method: str = "pade-borel", digits: int | None = None,
               **named: Any) -> Estimate:
@@ -289,17 +294,14 @@ class Series:
         """
         given = {**(values or {}), **named}
         if self.is_exact:
-            return Estimate(self.evaluate(given, digits), 0.0)
+            return self._estimate(given, digits, 3)
         with mpmath.workdps((15 if digits is None else digits) + 15):
-            known = [mpmath.mpmathify(numerical_value(term, given, mpmath.mp.dps)) for term in self._powers()]
+            known = numerical_values(self._powers(), given, mpmath.mp.dps)
             leading = min(self.offset, 0) - self.offset  # powers below ε^0 are summed as they are
             series = [mpmath.mpf(0)] * max(self.offset, 0) + known[-leading:]
             value, error = resummed(series, mpmath.mpf(1), method)
             value += mpmath.fsum(known[:-leading] if leading else [])
-        if digits is None:
-            return Estimate(complex(value) if isinstance(value, mpmath.mpc) else float(value), float(error))
-        with mpmath.workdps(digits):
-            return Estimate(+value, +error)
+        return Estimate(_rounded(value, digits), _rounded(error, digits))
 
     def __str__(self) -> str:
         text = _joined(self._powers(), sp.sstr)
@@ -329,8 +331,9 @@ def _joined(terms: Iterable[sp.Expr], show: Callable[[sp.Expr], str]) -> str:
             continue
         minus = not term.is_Add and term.could_extract_minus_sign()
         sign = (" - " if minus else " + ") if text else ("-" if minus else "")
-        shown = show(-term if minus else term)
-        text += sign + (f"({shown})" if term.is_Add and text else shown)
+        term = -term if minus else term
+        shown = show(term)
+        text += sign + (f"({shown})" if term.is_Add and (text or minus) else shown)
     return text
 
 
@@ -349,23 +352,35 @@ def numerical_value(expr: Any, values: Mapping[Any, Any], digits: int | None = N
     BadInput
         Naming a symbol or entry without a value, a sequence of the wrong length, or an open expression.
     """
-    expr = sp.sympify(expr)
-    if open_spaces(expr):
-        raise BadInput("expr", expr, "a closed expression, with no free space")
+    return numerical_values([expr], values, digits)[0]
+
+
+def numerical_values(exprs: Iterable[Any], values: Mapping[Any, Any], digits: int | None = None) -> list[Any]:
+    """Several numbers at the same values, sums that they share being done once; as ``numerical_value``."""
+    exprs = [sp.sympify(expr) for expr in exprs]
+    for expr in exprs:
+        if open_spaces(expr):
+            raise BadInput("expr", expr, "a closed expression, with no free space")
     with mpmath.workdps((15 if digits is None else digits) + 10):
-        result = _Numbers(expr, values).value(expr, {})
-    if isinstance(result, mpmath.mpc) and result.imag == 0:
-        result = result.real
+        numbers = _Numbers(sp.Tuple(*exprs), values)
+        found = [numbers.value(expr, {}) for expr in exprs]
+    return [_rounded(value, digits) for value in found]
+
+
+def _rounded(value: Any, digits: int | None) -> Any:
+    """A float, or with ``digits`` an mpf; complex where the value is."""
+    if isinstance(value, mpmath.mpc) and value.imag == 0:
+        value = value.real
     if digits is None:
-        return complex(result) if isinstance(result, mpmath.mpc) else float(result)
+        return complex(value) if isinstance(value, mpmath.mpc) else float(value)
     with mpmath.workdps(digits):
-        return +result
+        return +value
 
 
 class _Numbers:
     """Recursive evaluation at one point of each bound space."""
 
-    def __init__(self, expr: sp.Expr, values: Mapping[Any, Any]) -> None:
+    def __init__(self, expr: sp.Basic, values: Mapping[Any, Any]) -> None:
         by_name = {key: value for key, value in values.items() if isinstance(key, str)}
         atoms = expr.atoms(sp.Symbol) | set(entries(expr))
         self.values: dict[sp.Basic, Any] = {

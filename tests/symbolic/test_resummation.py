@@ -81,6 +81,23 @@ def test_a_series_past_its_smallest_term_says_so():
     assert abs(kept.value - float(EXACT_LOG_Z)) < 3 * kept.error
 
 
+def test_evaluate_warns_too_and_gives_the_error_on_request():
+    series = log_partition(QUARTIC, [x], 0, 10)
+    for evaluate in (series.evaluate, series.estimate):
+        with pytest.warns(AsymptoticWarning, match=r"truncate\(2\)") as caught:
+            evaluate(g=1, hbar=1)
+        assert caught[0].filename == __file__  # it points at the caller
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        weak = series.evaluate({"g": 0.01, "hbar": 1}, with_error=True)
+        assert weak == series.estimate(g=0.01, hbar=1) and weak.value == series.evaluate(g=0.01, hbar=1)
+        # a small first term before others that fall is no divergence, nor is a small action beside its fluctuations
+        assert Series((sp.Rational(1, 100), 1, sp.Rational(1, 2)), h).evaluate(h=0.1) == pytest.approx(0.115)
+        Series((0, 1, 2), h, 0).evaluate(h=0.1)
+        Series((sp.Rational(1, 10**6), 1), h, -1).evaluate(h=0.1)
+        Series((1, 2), h, 0, EXACT).evaluate(h=3)
+
+
 def test_estimates_of_special_series():
     assert Series((1, 2), h, 0, EXACT).estimate(h=3) == Estimate(7.0, 0.0)
     assert Series((1, 2), h, 0, EXACT).resum(h=3) == Estimate(7.0, 0.0)
