@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from fieldtheory import errors, exact, tasks
     from fieldtheory.action import Action
     from fieldtheory.derivation import Derivation
-    from fieldtheory.network import Network, Scaling
-    from fieldtheory.sampling import sample
+    from fieldtheory.network import ARD, Network, Scaling
+    from fieldtheory.sampler import sample
+    from fieldtheory.sampling.convergence import diagnose
     from fieldtheory.symbolic.fields import Entry, Space, SpaceSum
     from fieldtheory.symbolic.series import Series
     from fieldtheory.tasks import Dataset
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from fieldtheory.verdict import validate
 
 _HOMES = {
+    "ARD": "network",
     "Action": "action",
     "Dataset": "tasks",
     "Derivation": "derivation",
@@ -29,14 +31,15 @@ _HOMES = {
     "SpaceSum": "symbolic.fields",
     "Theory": "theory",
     "choose": "theory",
-    "sample": "sampling",
+    "diagnose": "sampling.convergence",
+    "sample": "sampler",
     "theories": "theory",
     "validate": "verdict",
 }
 _MODULES = ("errors", "exact", "tasks")
 
-__all__ = ["Action", "Dataset", "Derivation", "Entry", "Network", "Scaling", "Series", "Space", "SpaceSum", "Theory",
-           "choose", "errors", "exact", "sample", "tasks", "theories", "validate"]
+__all__ = ["ARD", "Action", "Dataset", "Derivation", "Entry", "Network", "Scaling", "Series", "Space", "SpaceSum",
+           "Theory", "choose", "diagnose", "errors", "exact", "sample", "tasks", "theories", "validate"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The command line: `fieldtheory list | derive | predict | sample | validate | sweep`.
+"""The command line: `fieldtheory list | derive | phases | predict | sample | validate | sweep`.
 
 Exit status: 0 done; 1 the verdict is not "kept" (rejected, or too few effective samples to tell); 2 bad input, with
 one line that says which argument, what was given and what would do. Numbers go to standard output, progress to
@@ -56,17 +56,30 @@ NoiseOption = Annotated[float, _option("--noise-variance", "s_0, before powers o
 ViewOption = Annotated[str | None, _option("--view", "For linear, rescaling or adaptation. [default: the theory's]")]
 LoopsOption = Annotated[int | None, _option("--loops", "Order of the expansion. [default: the theory's own]")]
 SeedOption = Annotated[int, _option("--seed", "Seed of the chains.")]
-MethodOption = Annotated[str, _option("--method", "hmc, mala or ula.")]
+MethodOption = Annotated[str, _option("--method", "hmc, mala, underdamped, ula or sgld.")]
 ChainsOption = Annotated[int, _option("--chains", "Independent chains.")]
 DrawsOption = Annotated[int, _option("--draws", "Draws kept of each chain.")]
 WarmupOption = Annotated[int | None, _option(
     "--warmup", "Iterations before the first draw. [default: half as many as follow, at least 500]")]
 ThinOption = Annotated[int, _option("--thin", "Iterations per kept draw.")]
 StepOption = Annotated[float | None, _option("--step", "Step size. [default: adapted in warm-up]")]
+ThreadsOption = Annotated[int | None, _option("--threads", "Chains run at a time. [default: one per processor]")]
+TypeOption = Annotated[str, _option("--dtype", "float64, or float32 for weights, data and products.")]
+GibbsOption = Annotated[str | None, _option(
+    "--gibbs", "Blocks drawn exactly between the iterations, separated by commas: readout, precision.", "BLOCK,...")]
+TemperingOption = Annotated[int | None, _option("--tempering", "Rungs of a ladder of chains at growing noise.")]
+BatchOption = Annotated[int | None, _option("--batch-size", "Samples per minibatch of sgld. [default: a quarter]")]
+ResumeOption = Annotated[bool, _option("--resume", "Go on with the run in --out, or begin it where there is none.")]
+OverwriteOption = Annotated[bool, _option("--overwrite", "Replace the run in --out.")]
+EveryOption = Annotated[float, _option("--checkpoint-every", "Seconds between two states saved in a .zarr.")]
+DrawnOption = Annotated[Path | None, _option(
+    "--out", "Write the draws: a .zarr while they are made, for --resume, or an .nc at the end.", "FILE")]
 LevelOption = Annotated[float, _option("--level", "Probability of a false rejection, over all observables at once.")]
 VerifyOption = Annotated[bool, _option("--verify", "Check every step numerically, and print the report.")]
 WidthsOption = Annotated[str, _option("--widths", "Widths, separated by commas.", "N,N,...")]
 SeedsOption = Annotated[int, _option("--seeds", "Data sets drawn at each point; errors are their mean.")]
+FixOption = Annotated[str, _option("--fix", "The exponent held fixed in each panel: gamma, delta or p.", "EXPONENT")]
+FixedOption = Annotated[str, _option("--at", "Its values, separated by commas; fractions such as 1/2.", "VALUE,...")]
 JsonOption = Annotated[bool, _option("--json", "Numbers as JSON on standard output, and nothing else there.")]
 FileOption = Annotated[Path | None, _option("--out", "Write to this file, whole or not at all.", "FILE")]
 FolderOption = Annotated[Path | None, _option("--out", "Write report.html and derivation.tex there.", "FOLDER")]
@@ -134,6 +147,42 @@ def derive(
         raise typer.Exit(DISAGREES)
 
 
+@app.command(short_help="Draw where a saddle suffices and where loops fail.")
+def phases(
+    theory: TheoryName, view: ViewOption = None, fix: FixOption = "delta", values: FixedOption = "0,1/2,1",
+    out: FileOption = None, as_json: JsonOption = False,
+) -> None:
+    """Count the powers of N of a theory's loops for all scaling exponents at once, and say where a loop order closes.
+
+    Readout variance ~ N^-gamma, noise variance ~ N^-delta, samples ~ N^p. Prints the inequalities; --out draws them,
+    one panel for each value of the exponent that --fix names (.png, .svg or .pdf).
+
+    Example: fieldtheory phases linear --view adaptation --out phases.png
+    """
+    from fieldtheory.network import Network, Scaling
+
+    console.check_out(out, (".png", ".svg", ".pdf"))
+    counting = console.phase_counting(console.theory(theory, Network(scaling=Scaling()), view, None))
+    if out is not None:
+        figure = console.phase_figure(counting, fix, values)
+        console.write_figure(out, figure)
+        print(f"wrote {out}", file=sys.stderr)
+    regions = counting.regions()
+    if as_json:
+        console.print_json({"theory": theory, "exponents": [s.name for s in counting.parameters],
+                            "regions": {verdict: [list(map(console.relation_text, polyhedron)) for polyhedron in found]
+                                        for verdict, found in regions.items()},
+                            "assumptions": list(counting.assumptions)})
+    else:
+        from fieldtheory.symbolic.loopcounting import WORDS
+
+        for verdict, found in regions.items():
+            if found:
+                print(f"{WORDS[verdict]} where")
+                for polyhedron in found:
+                    print(f"  {',  '.join(map(console.relation_text, polyhedron)) or 'always'}")
+
+
 @app.command(short_help="Predict outputs, variances and order parameters.")
 def predict(
     theory: TheoryName, data: DataOption = "ising", width: WidthOption = 100, samples: SamplesOption = None,
@@ -184,25 +233,42 @@ def sample(
     scaling: ScalingOption = "mean-field", readout_variance: ReadoutOption = 1.0, weight_variance: WeightOption = 1.0,
     noise_variance: NoiseOption = 1.0, activation: ActivationOption = "identity", method: MethodOption = "hmc",
     chains: ChainsOption = 8, draws: DrawsOption = 1000, warmup: WarmupOption = None, thin: ThinOption = 1,
-    step: StepOption = None, seed: SeedOption = 0, out: FileOption = None, as_json: JsonOption = False,
+    step: StepOption = None, seed: SeedOption = 0, threads: ThreadsOption = None, dtype: TypeOption = "float64",
+    gibbs: GibbsOption = None, tempering: TemperingOption = None, batch_size: BatchOption = None,
+    out: DrawnOption = None, resume: ResumeOption = False, overwrite: OverwriteOption = False,
+    checkpoint_every: EveryOption = 30.0, as_json: JsonOption = False,
 ) -> None:
     """Sample the posterior over the network's weights by Langevin or Hamiltonian chains, which know no theory.
 
+    With --out run.zarr the draws are written while they are made. However the run ends, Ctrl-C, kill -9 or a full
+    disk, the same command with --resume goes on, and the draws are those of a run that nothing ended; with more
+    --draws it is extended.
+
     Example: fieldtheory sample --data digits --method mala --chains 4 --draws 2000 --thin 10 --out samples.nc
+
+    Example: fieldtheory sample --data digits --activation erf --gibbs readout --draws 100000 --out run.zarr --resume
     """
     from fieldtheory.sampling import sample as run_chains
     from fieldtheory.sampling import summarise
 
-    console.check_out(out, (".nc",))
+    console.check_out(out, (".zarr", ".nc"), folders=True)
+    streams = out is not None and out.suffix == ".zarr"
+    for flag, given in (("resume", resume), ("overwrite", overwrite)):
+        if given and not streams:
+            raise BadInput(flag, f"--{flag} with {out or 'no --out'}", "--out with a name ending in .zarr")
+    stored: dict[str, Any] = dict(out=out, resume=resume, overwrite=overwrite, checkpoint_every=checkpoint_every)
     net = console.network(width, activation, scaling, readout_variance, weight_variance, noise_variance)
     dataset = console.dataset(data, samples, test_samples, input_dim, classes, data_seed)
+    drawn = run_chains(net, dataset, method=method, chains=chains, draws=draws, warmup=warmup, thin=thin, step=step,
+                       seed=seed, threads=threads, dtype=dtype, gibbs=tuple(gibbs.split(",")) if gibbs else (),
+                       tempering=tempering, batch_size=batch_size, progress=console.bars("sampling"),
+                       **(stored if streams else {}))
     with console.progress() as report:
-        drawn = run_chains(net, dataset, method=method, chains=chains, draws=draws, warmup=warmup, thin=thin, step=step,
-                           seed=seed, progress=lambda done, total: report("sampling", done, total))
         report("effective samples and standard errors")
         summary = summarise(drawn)
     if out is not None:
-        console.write_netcdf(out, drawn)
+        if not streams:
+            console.write_netcdf(out, drawn)
         print(f"wrote {out}", file=sys.stderr)
     if chains < 2 or draws < 4:
         print("R-hat needs at least 2 chains of 4 draws each; it is nan here", file=sys.stderr)

@@ -34,6 +34,15 @@ DONE, DISAGREES, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 class Group(TyperGroup):
     """One line for whatever goes wrong by the caller's doing, in place of a traceback or a box."""
 
+    _interrupt: KeyboardInterrupt | None = None
+
+    def invoke(self, context: Any) -> Any:
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt as interrupt:  # the parser makes an exit status of it, without its words
+            self._interrupt = interrupt
+            raise
+
     def main(self, *args: Any, **extra: Any) -> Any:
         try:
             code = super().main(*args, **(extra | {"standalone_mode": False}))
@@ -41,33 +50,39 @@ class Group(TyperGroup):
             _refuse(_worded(error))
         except OSError as error:
             _refuse(f"{error.filename or 'output'}: {error.strerror or error}")
-        except KeyboardInterrupt:
-            _interrupted()
+        except KeyboardInterrupt as interrupt:
+            _interrupted(interrupt)
         except Exception as error:
             # Typer carries its own copy of Click in some versions and uses Click's in others.
             if hasattr(error, "format_message") and hasattr(error, "exit_code"):
                 _refuse(_usage(error, list(extra.get("args") or (args[0] if args else None) or sys.argv[1:])))
             if type(error).__name__ == "Abort":
-                _interrupted()
+                _interrupted(self._interrupt)
             raise
         if code == INTERRUPTED:
-            _interrupted()
+            _interrupted(self._interrupt)
         sys.exit(code if isinstance(code, int) else DONE)
 
 
 def _worded(error: FieldTheoryError) -> str:
     """The message on one line, with an argument of the engine under the name of its option."""
     text = " ".join(str(error).split())
-    options = {"activation", "chains", "classes", "data", "data_seed", "draws", "input_dim", "level", "loops", "method",
-               "noise_variance", "out", "readout_variance", "samples", "scaling", "seed", "step", "test_samples",
-               "thin", "view", "warmup", "weight_variance", "width", "widths"}
+    options = {"activation", "batch_size", "chains", "checkpoint_every", "classes", "data", "data_seed", "draws",
+               "dtype", "gibbs", "input_dim", "level", "loops", "method", "noise_variance", "out", "overwrite",
+               "readout_variance", "resume", "samples", "scaling", "seed", "step", "tempering", "test_samples", "thin",
+               "threads", "view", "warmup", "weight_variance", "width", "widths"}
     name = str(getattr(error, "argument", ""))
     if name in options and text.startswith(name):
         option = f"--{name.replace('_', '-')}"
         text = f"{option}{text[len(name):]}"
         # What Python spells None is, here, an option that is left out; a number that was given stays no symbol.
         text = text.replace(", or None to keep it a symbol", "").replace("or None to", f"or no {option} to")
+    text = _as_options(text)
     return f"did not converge: {text}" if isinstance(error, NotConverged) else text
+
+
+def _as_options(text: str) -> str:
+    return re.sub(r"\b(resume|overwrite)=True", r"--\1", text)
 
 
 def _usage(error: Any, given: list[str]) -> str:
@@ -89,8 +104,9 @@ def _refuse(message: str) -> NoReturn:
     sys.exit(BAD_INPUT)
 
 
-def _interrupted() -> NoReturn:
-    print("fieldtheory: interrupted; no file was left half written", file=sys.stderr)
+def _interrupted(interrupt: KeyboardInterrupt | None = None) -> NoReturn:
+    said = _as_options(" ".join(str(interrupt or "").split())).replace("the same call", "the same command")
+    print(f"fieldtheory: interrupted; {said or 'no file was left half written'}", file=sys.stderr)
     sys.exit(INTERRUPTED)
 
 
@@ -203,14 +219,55 @@ def as_mapping(dataset: xr.Dataset) -> dict[str, Any]:
     return {"attributes": dict(dataset.attrs), **{str(name): dataset[name].values for name in dataset.data_vars}}
 
 
-def check_out(path: Path | None, suffixes: Sequence[str]) -> None:
-    """Refuse before the work what would fail after it."""
+def check_out(path: Path | None, suffixes: Sequence[str], folders: bool = False) -> None:
+    """Refuse before the work what would fail after it. `folders`: a .zarr may be one that is there."""
     if path is None:
         return
     if path.suffix not in suffixes:
         raise BadInput("out", str(path), f"a file ending in {' or '.join(suffixes)}")
-    if path.is_dir() or not path.absolute().parent.is_dir():
+    if (path.is_dir() and not (folders and path.suffix == ".zarr")) or not path.absolute().parent.is_dir():
         raise BadInput("out", str(path), "a file in an existing folder")
+
+
+def phase_counting(found: Any) -> Any:
+    """The power counting of a theory's loops, for P between 1 and infinity and noise that does not grow."""
+    import sympy as sp
+
+    delta = sp.Symbol("delta", real=True)
+    return found.power_counting(of="loops", constraints=[delta >= 0])
+
+
+def relation_text(relation: Any) -> str:
+    """An inequality as SymPy writes it, an equation with its sign."""
+    return f"{relation.lhs} = {relation.rhs}" if type(relation).__name__ == "Equality" else str(relation)
+
+
+def phase_figure(counting: Any, fix: str, values: str) -> Any:
+    """The regions in the planes where one exponent has the values given, with the usual scalings marked."""
+    from fieldtheory.network import Scaling
+
+    names = ("gamma", "delta", "p")
+    if fix not in names:
+        raise UnknownName("--fix", fix, names)
+    try:
+        planes = [{fix: Fraction(part)} for part in values.split(",")]
+    except (ValueError, ZeroDivisionError):
+        raise BadInput("--at", repr(values), "numbers separated by commas, such as 0,1/2,1") from None
+    x, y = (name for name in names if name != fix)
+    points = {words: {"gamma": scaling.readout, "delta": scaling.noise, "p": 1} for words, scaling in
+              (("standard, P ~ N", Scaling.standard()), ("mean-field, P ~ N", Scaling.mean_field()))}
+    return counting.plot(x, y, planes, limits={"gamma": (0, 3), "delta": (0, 2), "p": (0, 2)}, points=points)
+
+
+def write_figure(path: Path, figure: Any) -> None:
+    """A figure in the format that the file's name says, whole or not at all."""
+    import io
+
+    from fieldtheory.files import write_atomically
+
+    stream = io.BytesIO()
+    figure.savefig(stream, format=path.suffix[1:], dpi=150)
+    write_atomically(path, stream.getvalue())
 
 
 def check_folder(path: Path) -> None:
@@ -271,6 +328,20 @@ def progress() -> Iterator[Callable[..., None]]:
             yield report
     finally:
         logging.disable(before)
+
+
+def bars(text: str) -> bool | Callable[[int, int], None]:
+    """For whoever draws bars of its own: True in a terminal, elsewhere a function that says once what has begun."""
+    if sys.stderr.isatty():
+        return True
+    said: list[str] = []
+
+    def say(done: int, total: int) -> None:
+        if not said:
+            said.append(text)
+            print(f"... {text}", file=sys.stderr, flush=True)
+
+    return say
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import sympy as sp
 
 from fieldtheory.action import Action
 from fieldtheory.errors import BadInput
+from fieldtheory.network import ARD
 from fieldtheory.symbolic.fields import Entry, Space, SpaceSum, sum_over, tidy
 
 if TYPE_CHECKING:
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 
 HYPERPARAMETERS = {"readout_variance": "sigma_a^2", "weight_variance": "sigma_w^2", "noise_variance": "s_0"}
 """The symbols that stand for a network's hyperparameters."""
+
+BIAS_PARAMETER = "sigma_b^2"
+"""The symbol of the variance of the biases."""
+
+ARD_PARAMETERS = {"alpha0": "alpha_0", "beta0": "beta_0"}
+"""The symbols of shape and rate of the precisions' prior."""
 
 EXPONENTS = {"readout": "gamma", "noise": "delta"}
 """The symbols that stand for the exponents of a network's scaling."""
@@ -35,6 +42,10 @@ def microscopic_action(network: Network) -> Action:
 
     S = Σ_i [N a_i²/2g + ½ ln(2πg/N)] + Σ_id [D w_id²/2σ_w² + ½ ln(2πσ_w²/D)] + Σ_μ [(y_μ-f_μ)²/2s + ½ ln 2πs].
 
+    With biases the pre-activation is w_i·x + b_i, and Σ_i [b_i²/2σ_b² + ½ ln 2πσ_b²] is added.  Under ARD the term
+    of the hidden weights is Σ_id [λ_d w_id²/2 - ½ ln(λ_d/2π)], and the precisions λ are a positive field over the
+    inputs with Σ_d [β_0 λ_d - (α_0-1) ln λ_d - α_0 ln β_0 + ln Γ(α_0)].  What is absent leaves no trace.
+
     Parameters stay symbols; ``definitions`` hold g = σ_a² N^{1-γ} and s = s_0 N^{-δ}.  Quantities: ``output``,
     ``test_output``, ``probed_output`` (v·f) and its square, ``hidden_kernel`` (Σ_i (v·h_i)²/N), ``readout_norm``
     (Σ a_i²), ``discrepancy_along_target``.
@@ -46,27 +57,42 @@ def microscopic_action(network: Network) -> Action:
     a, w = Entry("a", "real", (site,)), Entry("w", "real", (site, inputs))
     X, X_test = Entry("X", "data", (sample, inputs)), Entry("X_*", "data", (test, inputs))
     y, v = Entry("y", "data", (sample,)), Entry("v", "data", (sample,))
-    phi = _activation(network.activation)
-    hidden = SpaceSum(X * w, inputs)
+    gamma, delta = (sp.Symbol(name, real=True) for name in EXPONENTS.values())
+    definitions: dict[sp.Expr, sp.Expr] = {g: sigma_a2 * N**(1 - gamma), s: s_0 * N**(-delta)}
+    phi, fields, prior, shift = activation_function(network.activation), [a, w], sp.S.Zero, sp.S.Zero
+    precision: sp.Expr = D / sigma_w2
+    if isinstance(network.prior, ARD):
+        precision = Entry("lambda", "positive", (inputs,))
+        alpha, beta = (sp.Symbol(name, positive=True) for name in ARD_PARAMETERS.values())
+        prior += SpaceSum(beta * precision - (alpha - 1) * sp.log(precision) - alpha * sp.log(beta)
+                          + sp.loggamma(alpha), inputs)
+        fields.append(precision)
+        if network.prior.beta0 is None:
+            definitions[beta] = alpha * sigma_w2 / D
+    if network.has_bias:
+        sigma_b2, b = sp.Symbol(BIAS_PARAMETER, positive=True), Entry("b", "real", (site,))
+        prior += SpaceSum(b**2 / (2 * sigma_b2) + sp.log(2 * sp.pi * sigma_b2) / 2, site)
+        fields.append(b)
+        shift = b
+    hidden = SpaceSum(X * w, inputs) + shift
     output = SpaceSum(a * phi(hidden), site)
     expr = (SpaceSum(N * a**2 / (2 * g) + sp.log(2 * sp.pi * g / N) / 2, site)
-            + sum_over(D * w**2 / (2 * sigma_w2) + sp.log(2 * sp.pi * sigma_w2 / D) / 2, (inputs, site))
+            + sum_over(precision * w**2 / 2 + sp.log(2 * sp.pi / precision) / 2, (inputs, site)) + prior
             + SpaceSum((y - output)**2 / (2 * s) + sp.log(2 * sp.pi * s) / 2, sample))
-    gamma, delta = (sp.Symbol(name, real=True) for name in EXPONENTS.values())
     quantities = {
         "output": output,
-        "test_output": SpaceSum(a * phi(SpaceSum(X_test * w, inputs)), site),
+        "test_output": SpaceSum(a * phi(SpaceSum(X_test * w, inputs) + shift), site),
         "probed_output": SpaceSum(v * output, sample),
         "probed_output_squared": SpaceSum(v * output, sample)**2,
         "hidden_kernel": SpaceSum(SpaceSum(v * hidden, sample)**2, site) / N,
         "readout_norm": SpaceSum(a**2, site),
         "discrepancy_along_target": SpaceSum(y * (y - output), sample) / SpaceSum(y**2, sample),
     }
-    return Action(tidy(expr), (a, w), definitions={g: sigma_a2 * N**(1 - gamma), s: s_0 * N**(-delta)},
-                  quantities=quantities, width=N)
+    return Action(tidy(expr), fields, definitions=definitions, quantities=quantities, width=N)
 
 
-def _activation(activation: Any) -> Callable[[sp.Expr], sp.Expr]:
+def activation_function(activation: Any) -> Callable[[sp.Expr], sp.Expr]:
+    """The activation of a network as a function of expressions; BadInput for what is neither name nor expression."""
     if isinstance(activation, str):
         return ACTIVATIONS[activation]
     if not isinstance(activation, sp.Expr) or len(activation.free_symbols) != 1:

@@ -1,4 +1,4 @@
-"""The network, written once, as data: f(x) = sum_i a_i phi(w_i . x) with Gaussian priors and Gaussian noise.
+"""The network, written once, as data: f(x) = sum_i a_i phi(w_i . x + b_i) with Gaussian noise.
 
 Everything downstream (symbolic action, samplers, oracles) reads this specification; nothing here computes
 with it beyond the powers of N that turn `readout_variance` and `noise_variance` into their effective values.
@@ -10,7 +10,7 @@ import math
 import numbers
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from fieldtheory.errors import BadInput, UnknownName
 
@@ -108,17 +108,52 @@ class Scaling:
 
 
 @dataclass(frozen=True)
-class Network:
-    """A two-layer Bayesian network f(x) = sum_i a_i phi(w_i . x) of width N without biases.
+class ARD:
+    """Automatic relevance determination: hidden weights whose precision per input is itself drawn.
 
-    Equation: a_i ~ N(0, readout_variance N^-scaling.readout), w_ij ~ N(0, weight_variance / D), likelihood
-        exp(-sum_mu (f_mu - y_mu)^2 / (2 s)) with s = noise_variance N^-scaling.noise.
-    Scaling with N: applied by `Scaling` and nowhere else; the three variances are the numbers of order one.
+    Equation: w_ij ~ N(0, 1/lambda_j) with lambda_j ~ Gamma(shape alpha0, rate beta0), one precision per input
+        j, shared by all neurons: p(lambda) = beta0^alpha0 lambda^(alpha0-1) e^(-beta0 lambda) / Gamma(alpha0).
+    Scaling: with `beta0` None the rate is alpha0 weight_variance / D, at which 1/E lambda_j = weight_variance/D
+        and a network that has learned nothing keeps the weights of the fixed prior. A `beta0` that is given sets
+        the size of the weights by itself, and the network's `weight_variance` plays no part.
+    Validity: alpha0 -> infinity at beta0 = alpha0 weight_variance / D is the fixed Gaussian prior; at finite
+        alpha0 a weight has a Student t of 2 alpha0 degrees of freedom, with a variance for alpha0 > 1 only.
+    Errors: BadInput for numbers that are not positive and finite: at alpha0 or beta0 = 0 the prior of a precision
+        has no norm, and its posterior can run off to infinity or to zero.
+    Source: MacKay 1994; Neal, Bayesian Learning for Neural Networks (1996), section 4.
+    """
+
+    alpha0: Number
+    beta0: Number | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("alpha0", "beta0"):
+            value = getattr(self, name)
+            if value is None and name == "beta0":
+                continue
+            expected = "a finite number > 0" + (", or None for alpha0 weight_variance / D" if name == "beta0" else "")
+            plain = _plain(f"prior.{name}", value, expected)
+            if not plain > 0:
+                raise BadInput(f"prior.{name}", repr(value), expected)
+            object.__setattr__(self, name, plain)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A two-layer Bayesian network f(x) = sum_i a_i phi(w_i . x + b_i) of width N.
+
+    Equation: a_i ~ N(0, readout_variance N^-scaling.readout), w_ij ~ N(0, weight_variance / D) or by `prior`,
+        b_i ~ N(0, bias_variance), likelihood exp(-sum_mu (f_mu - y_mu)^2 / (2 s)), s = noise_variance
+        N^-scaling.noise.
+    Scaling with N: applied by `Scaling` and nowhere else; the variances are the numbers of order one. The bias is
+        added to the pre-activation w.x as it is: its variance is divided neither by N nor by D, so that it weighs
+        as much as weight_variance |x|^2/D does.
     Validity: any number may be None and stays a symbol in the action; `noise_variance` may be 0
-        (interpolation). `activation` is one of the names in `ACTIVATIONS`, or any other object (a SymPy
-        expression, say), which is carried along and never opened here.
+        (interpolation), and `bias_variance` 0 means no biases (the default). `prior` is "gaussian", or an `ARD`
+        for the hidden weights (not the biases). `activation` is one of the names in `ACTIVATIONS`, or any other
+        object (a SymPy expression in one symbol, say), which is carried along and never opened here.
     Errors: BadInput naming the argument (width not an integer >= 1, variance not positive, not finite);
-        UnknownName, with the nearest name, for an activation that is not known.
+        UnknownName, with the nearest name, for an activation or a prior that is not known.
     """
 
     activation: Any = "identity"
@@ -128,6 +163,8 @@ class Network:
     noise_variance: Number | None = None
     scaling: Scaling = field(default_factory=Scaling.standard)
     input_dim: int | None = None
+    bias_variance: Number | None = 0
+    prior: ARD | Literal["gaussian"] = "gaussian"
 
     def __post_init__(self) -> None:
         if self.activation is None:
@@ -140,9 +177,22 @@ class Network:
             object.__setattr__(self, name, _count(name, getattr(self, name)))
         for name in ("readout_variance", "weight_variance"):
             object.__setattr__(self, name, _variance(name, getattr(self, name)))
-        object.__setattr__(
-            self, "noise_variance", _variance("noise_variance", self.noise_variance, zero=True)
-        )
+        for name in ("noise_variance", "bias_variance"):
+            object.__setattr__(self, name, _variance(name, getattr(self, name), zero=True))
+        if isinstance(self.prior, str) and self.prior != "gaussian":
+            raise UnknownName("prior", self.prior, ["gaussian"])
+        if not isinstance(self.prior, str | ARD):
+            raise BadInput("prior", repr(self.prior), "'gaussian', or ARD(alpha0, beta0)")
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether there are biases: False only at `bias_variance` 0, True where it is still a symbol."""
+        return self.bias_variance is None or self.bias_variance > 0
+
+    @property
+    def has_ard(self) -> bool:
+        """Whether the precisions of the hidden weights are drawn, one per input."""
+        return isinstance(self.prior, ARD)
 
     def replace(self, **changes: Any) -> Network:
         """A copy with some fields changed, validated like a new one.
@@ -188,6 +238,35 @@ class Network:
         """Var a_i = g / N = readout_variance N^-gamma; `width` overrides the network's own N."""
         return float(self._number("readout_variance")) * self._power(0, "readout", width)
 
+    def hidden_prior_variance(self, input_dim: int) -> float:
+        """The variance weight_variance / D of a hidden weight; under ARD 1/E lambda_j = beta0/alpha0.
+
+        Errors: BadInput naming what is missing.
+        """
+        if isinstance(self.prior, ARD) and self.prior.beta0 is not None:
+            return float(self.prior.beta0) / float(self.prior.alpha0)
+        return float(self._number("weight_variance")) / _plain("input_dim", input_dim, "an integer >= 1")
+
+    def precision_prior(self, input_dim: int) -> tuple[float, float] | None:
+        """(shape, rate) of the Gamma law of a precision lambda_j, or None where the prior is Gaussian."""
+        if not isinstance(self.prior, ARD):
+            return None
+        alpha0 = float(self.prior.alpha0)
+        return alpha0, alpha0 * self.hidden_prior_variance(input_dim)
+
+    def plain(self, who: str, *, bias: bool = False) -> Network:
+        """This network, if it has a fixed prior and (unless `bias` is allowed) no biases: for what covers no more.
+
+        Errors: BadInput naming the first option that `who`, say "the linear theory", does not cover.
+        """
+        if self.has_ard:
+            raise BadInput("prior", self.prior, f"'gaussian': {who} is for a fixed prior (ft.sample takes either)")
+        if self.has_bias and not bias:
+            raise BadInput("bias_variance", self.bias_variance, f"0, since {who} is for networks without biases. In "
+                           "a linear network a bias is one more input: set it to 0 and give "
+                           "data.with_bias(bias_variance / weight_variance)")
+        return self
+
     def resolve_width(self, width: int | None = None) -> int:
         """`width` if given, else the network's own; BadInput when neither is a number."""
         resolved = _count("width", width) or self.width
@@ -196,7 +275,7 @@ class Network:
         return resolved
 
     def action(self) -> Action:
-        """The microscopic action: minus the log of the unnormalised density over a, w and the outputs."""
+        """The microscopic action: minus the log of the density over a, w (b, lambda where there are any) and y."""
         from fieldtheory.microscopic import microscopic_action
 
         return microscopic_action(self)

@@ -176,6 +176,27 @@ class Dataset:
         """P."""
         return len(self.y)
 
+    def with_bias(self, ratio: float) -> Dataset:
+        """The data with one constant input more, which acts as the biases of a network that has none itself.
+
+        Equation: K = (weight_variance / D) X X^T + bias_variance 1 1^T at ratio = bias_variance / weight_variance;
+            the inputs are rescaled so that weight_variance keeps its meaning at dimension D + 1.
+        Errors: BadInput when the ratio is not a finite number >= 0.
+        """
+        if isinstance(ratio, bool) or not isinstance(ratio, int | float | np.number) or not 0 <= ratio < np.inf:
+            raise BadInput("ratio", repr(ratio), "bias_variance / weight_variance, a finite number >= 0")
+        if self.X is None:
+            assert self._gram is not None
+            test = None if self._gram_test is None else self._gram_test + ratio
+            return Dataset.from_kernel(self._gram + ratio, self.y, test, self.y_test, name=self.name)
+        stretch, constant = np.sqrt(1 + 1 / self.X.shape[1]), np.sqrt(ratio * (self.X.shape[1] + 1))
+
+        def lift(X: Array) -> Array:
+            return np.column_stack([stretch * X, np.full(len(X), constant)])
+
+        X_test = None if self.X_test is None else lift(self.X_test)
+        return Dataset(lift(self.X), self.y, X_test, self.y_test, name=self.name)
+
     @property
     def test_samples(self) -> int:
         """P_test, zero without test inputs."""

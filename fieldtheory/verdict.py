@@ -198,8 +198,8 @@ def _cells(row: Row) -> tuple[str, ...]:
             f"{row.z:+.1f}", f"{row.p_adjusted:.2g}", seen)
 
 
-def validate(prediction: xr.Dataset, samples: Any, *, level: float = 0.01, minimum_ess: float = 400,
-             maximum_rhat: float = 1.05) -> Verdict:
+def validate(prediction: xr.Dataset, samples: Any, *, level: float = 0.01,
+             minimum_ess: float = diagnostics.MINIMUM_ESS, maximum_rhat: float = diagnostics.MAXIMUM_RHAT) -> Verdict:
     """Compare a prediction with samples, observable by observable.
 
     Compared, where both have them: <f> at every training and test input, <f> along its own predicted direction
@@ -310,16 +310,13 @@ def _judge(table: xr.Dataset, level: float, minimum_ess: float, maximum_rhat: fl
         missing = sorted(set(table.observable.values[~np.isfinite(table.predicted.values)]))
         why = f" ({status})" if status != "ok" else ""
         return "undecided", f"no prediction{why} of {', '.join(WORDS[name] for name in missing)}"
-    # A constant series has no error, no ESS and no R-hat, and NaN must not pass a gate.
     ess, rhat = table.ess.values, table.rhat.values
-    worst = int(np.argmin(np.nan_to_num(ess, nan=-1.0)))
-    name = WORDS[str(table.observable.values[worst])]
-    if not ess[worst] >= minimum_ess:
-        return "undecided", (f"too few effective samples: {ess[worst]:.0f} of {name}, "
-                             f"where at least {minimum_ess:g} are needed")
-    worst = int(np.argmax(np.nan_to_num(rhat, nan=np.inf)))
-    name = WORDS[str(table.observable.values[worst])]
-    if not rhat[worst] <= maximum_rhat:
+    if short := diagnostics.shortfall(ess, rhat, minimum_ess, maximum_rhat):
+        statistic, worst = short
+        name = WORDS[str(table.observable.values[worst])]
+        if statistic == "ess":
+            return "undecided", (f"too few effective samples: {ess[worst]:.0f} of {name}, "
+                                 f"where at least {minimum_ess:g} are needed")
         return "undecided", (f"the chains disagree with each other: R-hat {rhat[worst]:.3f} of {name}, "
                              f"where at most {maximum_rhat:g} is allowed")
     z, count = np.abs(table.z.values), table.sizes["row"]

@@ -32,7 +32,7 @@ def in_a_process(*arguments: str, **options: Any) -> subprocess.CompletedProcess
                           check=False, **options)  # fmt: skip
 
 
-@pytest.mark.parametrize("command", ["list", "derive", "predict", "sample", "validate", "sweep"])
+@pytest.mark.parametrize("command", ["list", "derive", "phases", "predict", "sample", "validate", "sweep"])
 def test_every_command_shows_an_example(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0
@@ -50,7 +50,7 @@ def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
 
 
 def test_list_names_what_there_is() -> None:
-    assert {"linear", "nngp"} <= set(json.loads(run("list", "--json").stdout))
+    assert {"kernel-rescaling", "linear", "nngp"} <= set(json.loads(run("list", "--json").stdout))
     assert "linear" in run("list").stdout
 
 
@@ -83,6 +83,19 @@ def test_derive_prints_latex_and_verifies(tmp_path: Path) -> None:
     document = run("derive", "nngp").stdout
     assert document.startswith("\\documentclass") and "\\end{document}" in document
     assert "steps" in json.loads(run("derive", "nngp", "--json").stdout)
+
+
+def test_phases_prints_inequalities_and_draws_them(tmp_path: Path) -> None:
+    path = tmp_path / "phases.svg"
+    result = run("phases", "linear", "--view", "adaptation", "--at", "0,1", "--out", path, "--json")
+    assert result.exit_code == 0, result.stderr
+    regions = json.loads(result.stdout)["regions"]
+    assert ["p < 1", "gamma <= delta + 1", "gamma + p <= 2"] in regions["saddle"]
+    assert regions["equal"] == [["1 = p", "gamma <= 1"], ["gamma = p", "1 <= gamma"]]
+    assert "<svg" in path.read_text()
+    for options, name in ((("--fix", "q"), "--fix"), (("--at", "1/0"), "--at")):
+        refused = run("phases", "linear", *options, "--out", path)
+        assert refused.exit_code == 2 and name in refused.stderr
 
 
 def test_sample_writes_what_it_drew(tmp_path: Path) -> None:
@@ -176,8 +189,8 @@ BAD: dict[str, tuple[list[Any], list[str]]] = {
     "an option of another task": (["predict", "nngp", "--data", "digits", "--input-dim", "3"], ["--input-dim"]),
     "classes": (["predict", "nngp", "--data", "digits", "--classes", "three,8"], ["--classes", "three", "3,8"]),
     "width": (["predict", "nngp", "--width", "0"], ["--width", "0", "integer >= 1"]),
-    "an activation no rule takes": (["predict", "nngp", "--activation", "erf"], [
-        "--activation: got 'erf'", "such as identity", "nngp"]),
+    "an activation no rule takes": (["predict", "linear", "--activation", "erf"], [
+        "--activation: got 'erf'", "such as identity", "linear"]),
     "seed of the task": (["predict", "nngp", "--data-seed", "-1"], ["--data-seed: got -1", ">= 0"]),
     "step": (["sample", "--step", "-1"], ["--step", "-1", "or no --step to adapt it"]),
     "width in words": (["predict", "nngp", "--width", "wide"], ["--width", "'wide'", "valid integer"]),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fieldtheory import tasks
 from fieldtheory.errors import BadInput, NotConverged, UnknownName
 from fieldtheory.exact import QPosterior, linear, linear_posterior
-from fieldtheory.network import Network, Scaling
+from fieldtheory.network import ARD, Network, Scaling
 from fieldtheory.tasks import Dataset
 from tests.oracles.linear_quadrature import by_fourier, by_weights
 
@@ -33,6 +33,50 @@ def close(a: object, b: object, tolerance: float = 1e-10) -> None:
 
 
 # --------------------------------------------------------------------------- numbers and brute force
+
+
+def test_biases_on_a_grid() -> None:
+    """One neuron, f = a (w.x + b): the trapezoidal rule over a, w and b themselves."""
+    net = Network(width=1, readout_variance=0.8, weight_variance=1.2, noise_variance=4, bias_variance=0.9)
+    data = gaussian_data(2, 1, seed=3)
+    t = np.linspace(-8, 8, 120)
+    a, w, b = (math.sqrt(v) * t for v in (0.8, 1.2, 0.9))
+    density = np.exp(-(t**2) / 2) / np.exp(-(t**2) / 2).sum()
+    h, h_test = ((w[:, None, None] * X[:, 0] + b[:, None]) for X in (data.X, data.X_test))
+    f, f_test = a[:, None, None, None] * h, a[:, None, None, None] * h_test
+    p = np.einsum("i,j,k->ijk", density, density, density)
+    p *= np.exp(-((f - data.y) ** 2).sum(axis=-1) / 8) / (8 * math.pi)
+    got = linear(net, data, outputs=("output_covariance", "hidden_kernel"))
+    Z = p.sum()
+    close(got.log_evidence, math.log(Z))
+    mean = np.einsum("ijk,ijkm->m", p, f) / Z
+    close(got.mean_output, mean)
+    close(got.test_output, np.einsum("ijk,ijkm->m", p, f_test) / Z)
+    close(got.output_covariance, np.einsum("ijk,ijkm,ijkn->mn", p, f, f) / Z - np.outer(mean, mean))
+    close(got.hidden_kernel, np.einsum("ijk,jkm,jkn->mn", p, h, h) / Z)
+
+
+def test_biases_are_one_more_input() -> None:
+    net = STANDARD.replace(bias_variance=0.35)
+    data = gaussian_data(6, 3, seed=4)
+    K, ones = data.kernel(1.0), np.ones((6, 6))
+    kernel = Dataset.from_kernel(K + 0.5 * ones, data.y, data.test_kernel(1.0) + 0.5)
+    assert np.allclose(data.with_bias(0.5).kernel(1.0), K + 0.5 * ones, rtol=1e-14)
+    assert np.allclose(data.with_bias(0.5).test_kernel(1.0), data.test_kernel(1.0) + 0.5, rtol=1e-14)
+    answers = [linear(net, data), linear(STANDARD, data.with_bias(0.5)), linear(STANDARD, kernel)]
+    answers.append(linear(net, Dataset.from_kernel(K, data.y, data.test_kernel(1.0))))
+    for answer in answers[1:]:
+        for name in answers[0].data_vars:
+            close(answer[name], answers[0][name])
+    assert abs(answers[0].log_evidence - linear(STANDARD, data).log_evidence) > 1e-3
+    for argument, call in {
+        "outputs": lambda: linear(net, data, outputs=("log_evidence_gradient",)),
+        "prior": lambda: linear(net.replace(prior=ARD(2)), data),
+        "bias_variance": lambda: linear(net.replace(bias_variance=None), data),
+        "ratio": lambda: data.with_bias(-1.0),
+    }.items():
+        with pytest.raises(BadInput, match=f"^{argument}: got"):
+            call()
 
 
 def test_reference_numbers() -> None:

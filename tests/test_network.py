@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fieldtheory import errors
 from fieldtheory.errors import BadInput, NotConverged, NotGaussian, UnknownName
-from fieldtheory.network import Network, Scaling
+from fieldtheory.network import ARD, Network, Scaling
 
 numbers = st.floats(0.01, 100)
 
@@ -75,7 +75,8 @@ def test_symbols_stay_until_a_number_is_needed() -> None:
         ("readout_variance", 0), ("readout_variance", -1.0), ("readout_variance", math.inf),
         ("weight_variance", math.nan), ("weight_variance", "1"), ("weight_variance", 1j),
         ("noise_variance", -1e-300), ("noise_variance", np.float64("nan")), ("scaling", (1, 0)),
-        ("activation", "rleu"), ("activation", None),
+        ("activation", "rleu"), ("activation", None), ("bias_variance", -0.1), ("bias_variance", math.inf),
+        ("bias_variance", "1"), ("prior", "gausian"), ("prior", None), ("prior", (1, 2)),
     ],
 )  # fmt: skip
 def test_bad_input_names_the_argument(argument: str, value: object) -> None:
@@ -106,6 +107,35 @@ def test_frozen_in_new_out() -> None:
         net.width = 4  # type: ignore[misc]
     wider = net.replace(width=4)
     assert (net.width, wider.width) == (3, 4) and wider.replace(width=3) == net and len({net, wider}) == 2
+
+
+@pytest.mark.parametrize("numbers", [(0, 1), (-1, 1), (math.nan, 1), (1, 0), (1, math.inf), ("1", 1), (None, 1)])
+def test_relevance_needs_two_positive_numbers(numbers: tuple) -> None:
+    with pytest.raises(BadInput, match=r"^prior\.(alpha0|beta0): got"):
+        ARD(*numbers)
+
+
+@given(numbers, numbers, st.integers(1, 100))
+def test_the_rate_defaults_to_the_fixed_prior_s(alpha0: float, sigma2: float, D: int) -> None:
+    net = Network(weight_variance=sigma2, prior=ARD(alpha0))
+    shape, rate = net.precision_prior(D)
+    assert shape == alpha0 and rate / shape == pytest.approx(sigma2 / D, rel=1e-12)
+    assert net.hidden_prior_variance(D) == pytest.approx(sigma2 / D, rel=1e-12)
+    given = net.replace(prior=ARD(alpha0, 3.0), weight_variance=None)  # it needs no weight_variance
+    assert given.precision_prior(D) == pytest.approx((alpha0, 3.0))
+    assert given.hidden_prior_variance(D) == pytest.approx(3.0 / alpha0)
+    assert net.replace(prior="gaussian").precision_prior(D) is None
+
+
+def test_options_that_a_theory_does_not_cover_are_refused_by_name() -> None:
+    net = Network(width=3)
+    assert net.plain("it") is net and not net.has_bias and not net.has_ard
+    biased, relevant = net.replace(bias_variance=0.5), net.replace(prior=ARD(2))
+    assert biased.plain("it", bias=True) is biased and net.replace(bias_variance=None).has_bias
+    with pytest.raises(BadInput, match=r"^bias_variance: got 0\.5; expected 0, since it is .*data\.with_bias"):
+        biased.plain("it")
+    with pytest.raises(BadInput, match=r"^prior: got ARD\(alpha0=2, beta0=None\); expected 'gaussian': it"):
+        relevant.plain("it", bias=True)
 
 
 def test_an_opaque_activation_is_carried_along() -> None:

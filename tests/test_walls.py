@@ -34,6 +34,9 @@ PLANTED = [
     ("layers", "fieldtheory.action", "import fieldtheory.compile", "fieldtheory.compile"),
     ("layers", "fieldtheory.compile", "import fieldtheory.solve", "fieldtheory.solve"),
     ("layers", "fieldtheory.solve", "import fieldtheory.predictor", "fieldtheory.predictor"),
+    ("layers", "fieldtheory.compile", "import fieldtheory.sampler", "fieldtheory.sampler"),
+    ("layers", "fieldtheory.sampler", "import fieldtheory.predictor", "fieldtheory.predictor"),
+    ("layers", "fieldtheory.sampler", "import fieldtheory.solve", "fieldtheory.solve"),
     ("layers", "fieldtheory.predictor", "import fieldtheory.derivation", "fieldtheory.derivation"),
     ("layers", "fieldtheory.derivation", "import fieldtheory.verdict", "fieldtheory.verdict"),
     ("layers", "fieldtheory.verdict", "import fieldtheory.theory", "fieldtheory.theory"),
@@ -53,7 +56,7 @@ PLANTED = [
     *[
         ("witnesses", witness, f"import fieldtheory.{theory}", f"fieldtheory.{theory}")
         for witness in ("fieldtheory.sampling.posterior", "fieldtheory.exact")
-        for theory in ("action", "compile", "solve", "theory")
+        for theory in ("action", "compile", "solve", "theory", "sampler")
     ],
     # only the listed edges point upwards, not their neighbours
     ("layers", "fieldtheory.tasks", "def f(): import fieldtheory.action", "fieldtheory.action"),

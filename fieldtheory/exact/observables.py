@@ -33,11 +33,16 @@ def _resolve(net: Network, data: Dataset, width: int | None) -> tuple[Spectrum, 
         )
     if net.input_dim is not None and data.input_dim is not None and net.input_dim != data.input_dim:
         raise BadInput("input_dim", net.input_dim, f"{data.input_dim}, the input dimension of the data")
-    if net.weight_variance is None:
-        raise BadInput("weight_variance", None, "a number (it is still a symbol)")
+    net.plain("the exact oracle", bias=True)
+    bias, weight = net.bias_variance, net.weight_variance
+    if weight is None or bias is None:
+        name = "weight_variance" if weight is None else "bias_variance"
+        raise BadInput(name, None, "a number (it is still a symbol)")
+    if bias:
+        data = data.with_bias(float(bias) / float(weight))
     N = net.resolve_width(width)
     g, s = net.effective_readout_variance(N), net.effective_noise_variance(N)
-    return data.spectrum(float(net.weight_variance)), N, g, s
+    return data.spectrum(float(weight)), N, g, s
 
 
 def linear_posterior(
@@ -70,8 +75,9 @@ def linear(
         other_sample) and log_evidence_gradient (hyperparameter).
     Scaling: any; N is `width` or the network's own. Cost: the spectrum, then O(P) per node, some hundred
         nodes.
-    Validity: identity activation. noise_variance = 0 where the limit exists: then f = y, and the evidence is
-        that of N(y; 0, QK), +inf if K is singular. A direction of zero length (y = 0) leaves its scalar NaN.
+    Validity: identity activation, fixed prior; biases enter as K + bias_variance 1 1^T. noise_variance = 0 where
+        the limit exists: then f = y, and the evidence is that of N(y; 0, QK), +inf if K is singular. A direction
+        of zero length (y = 0) leaves its scalar NaN.
     Precision: 1e-10 relative in float64; `digits` does the quadrature in that many digits and rounds to
         float64 at the end (the spectrum stays float64: `QPosterior` takes exact modes). attrs["residual"] is
         the quadrature's error estimate.
@@ -81,6 +87,9 @@ def linear(
     for name in asked:
         if name not in ON_REQUEST + ALWAYS:
             raise UnknownName("outputs", name, ON_REQUEST + ALWAYS)
+    if "log_evidence_gradient" in asked and net.has_bias:
+        raise BadInput("outputs", "log_evidence_gradient", "a network without biases for the gradient: it goes along "
+                       "the kernel as a whole")
     modes, N, g, s = _resolve(net, data, width)
     r, named = modes.rank, ("readout_variance", "weight_variance", "noise_variance")
     priors = {name: float(getattr(net, name)) for name in named}

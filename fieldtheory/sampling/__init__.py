@@ -4,10 +4,12 @@ These modules know the network and no theory: energy and gradient are written by
 judge predictions. They never see the symbolic engine.
 """
 
+from fieldtheory.sampling.activations import ACTIVATIONS
 from fieldtheory.sampling.chains import Draws, run
 from fieldtheory.sampling.diagnostics import ess, mcse, observables, rhat, summarise, to_inference_data
 from fieldtheory.sampling.methods import METHODS, Method
-from fieldtheory.sampling.posterior import ACTIVATIONS, ENERGY, Bound, Posterior
+from fieldtheory.sampling.posterior import ENERGY, Bound, Posterior
+from fieldtheory.sampling.store import open_samples
 from fieldtheory.sampling.weights import sample
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "ess",
     "mcse",
     "observables",
+    "open_samples",
     "rhat",
     "run",
     "sample",

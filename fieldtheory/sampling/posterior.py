@@ -18,8 +18,8 @@ where g = readout_variance N^(1 - gamma) and s = noise_variance N^(-delta). A po
 two matrix products, 4 N P D operations. For phi = identity the network is f = X v with v = w^T a, so that
 X^T X and X^T y suffice and one gradient costs O(N D + D^2), whatever P.
 
-Energies and observables are Numba C callbacks of one type, `ENERGY`: the stepper in `methods` takes any of
-them, is compiled once, and is found in Numba's cache afterwards.
+Energies and observables are Numba C callbacks of one type for each precision, `ENERGY` in float64: the stepper in
+`methods` takes any of them, is compiled once, and is found in Numba's cache afterwards. They are in `kernels`.
 """
 
 from __future__ import annotations
@@ -27,212 +27,33 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
-from numba import cfunc, njit, types
-from numba.core.errors import NumbaError
+from numba import cfunc, njit
 from numpy.typing import ArrayLike, NDArray
 
 from fieldtheory.errors import BadInput, UnknownName
+from fieldtheory.sampling import kernels
+from fieldtheory.sampling.activations import ACTIVATIONS, custom_activation, named_activation, number_type
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
-_vector, _matrix = types.float64[::1], types.float64[:, ::1]
-#: (pre-activations, overwritten by phi; slopes, overwritten by phi')
-ACTIVATION = types.void(_matrix, _matrix)
-#: inputs, target, constants, two workspaces, activation
-BOUND = types.Tuple((_matrix, _vector, _vector, _matrix, _matrix, types.FunctionType(ACTIVATION)))
-#: (position, result, bound): an energy returns U and fills `result` with the gradient
-ENERGY = types.float64(_vector, _vector, BOUND)
-
-# Sums may be reordered for speed; NaN and infinity keep their meaning, because the accept test must see them.
-_FAST = {"reassoc", "contract", "nsz"}
-
-
-# --- activations: phi and phi' over an array, in place ----------------------------------------------------
-
-
-def _identity(H: Array, S: Array) -> None:
-    for i in range(H.shape[0]):
-        for j in range(H.shape[1]):
-            S[i, j] = 1.0
-
-
-def _erf(H: Array, S: Array) -> None:
-    for i in range(H.shape[0]):
-        for j in range(H.shape[1]):
-            h = H[i, j]
-            S[i, j] = 2.0 / math.sqrt(math.pi) * math.exp(-h * h)
-            H[i, j] = math.erf(h)
-
-
-def _relu(H: Array, S: Array) -> None:
-    for i in range(H.shape[0]):
-        for j in range(H.shape[1]):
-            S[i, j] = 1.0 if H[i, j] > 0.0 else 0.0
-            H[i, j] *= S[i, j]
-
-
-def _tanh(H: Array, S: Array) -> None:
-    for i in range(H.shape[0]):
-        for j in range(H.shape[1]):
-            t = math.tanh(H[i, j])
-            S[i, j] = 1.0 - t * t
-            H[i, j] = t
-
-
-def _quadratic(H: Array, S: Array) -> None:
-    for i in range(H.shape[0]):
-        for j in range(H.shape[1]):
-            S[i, j] = 2.0 * H[i, j]
-            H[i, j] *= H[i, j]
-
-
-ACTIVATIONS: dict[str, Callable] = {
-    "identity": _identity,
-    "erf": _erf,
-    "relu": _relu,
-    "tanh": _tanh,
-    "quadratic": _quadratic,
-}
-
-
-@cache
-def _named_activation(name: str) -> Any:
-    return cfunc(ACTIVATION, cache=True, error_model="numpy")(ACTIVATIONS[name])
-
-
-@lru_cache(maxsize=32)
-def _custom_activation(functions: tuple[Callable, ...]) -> Any:
-    value, slope = (f if hasattr(f, "py_func") else njit(f) for f in functions)
-
-    def activate(H: Array, S: Array) -> None:
-        for i in range(H.shape[0]):
-            for j in range(H.shape[1]):
-                h = H[i, j]
-                S[i, j] = slope(h)
-                H[i, j] = value(h)
-
-    try:
-        return cfunc(ACTIVATION, error_model="numpy")(activate)
-    except NumbaError as error:
-        raise BadInput(
-            "activation_functions",
-            f"functions Numba cannot compile ({str(error).splitlines()[0]})",
-            "a pair (phi, its derivative), each taking and returning one number",
-        ) from error
-
-
-# --- energies and observables -----------------------------------------------------------------------------
-
-
-def _network_energy(position: Array, gradient: Array, bound: tuple[Any, ...]) -> float:
-    X, y, constants, H, S, activate = bound
-    readout_scale, weight_scale, noise = constants[0], constants[1], constants[2]
-    N, P, D = H.shape[0], X.shape[0], X.shape[1]
-    alpha, omega = position[:N], position[N:].reshape(N, D)
-    np.dot(omega, X.T, H)
-    for i in range(N):
-        for mu in range(P):
-            H[i, mu] *= weight_scale
-    activate(H, S)
-    r = np.dot(alpha, H)
-    misfit = 0.0
-    for mu in range(P):
-        r[mu] = readout_scale * r[mu] - y[mu]
-        misfit += r[mu] * r[mu]
-        r[mu] /= noise
-    for i in range(N):
-        slope = 0.0
-        for mu in range(P):
-            slope += H[i, mu] * r[mu]
-            S[i, mu] *= weight_scale * readout_scale * alpha[i] * r[mu]
-        gradient[i] = readout_scale * slope
-    np.dot(S, X, gradient[N:].reshape(N, D))
-    prior = 0.0
-    for k in range(position.size):
-        gradient[k] += position[k]
-        prior += position[k] * position[k]
-    return 0.5 * (prior + misfit / noise)
-
-
-def _linear_energy(position: Array, gradient: Array, bound: tuple[Any, ...]) -> float:
-    """Identity activation; `X` holds X^T X, `y` holds X^T y, `constants[3]` holds y.y."""
-    XX, Xy, constants, H, _, _ = bound
-    readout_scale, weight_scale, noise = constants[0], constants[1], constants[2]
-    N, D = H.shape[0], XX.shape[0]
-    alpha, omega = position[:N], position[N:].reshape(N, D)
-    scale = readout_scale * weight_scale
-    v = np.dot(alpha, omega)
-    for j in range(D):
-        v[j] *= scale
-    c = np.dot(XX, v)
-    misfit = constants[3]
-    for j in range(D):
-        misfit += v[j] * (c[j] - 2.0 * Xy[j])
-        c[j] = (c[j] - Xy[j]) * scale / noise
-    prior = 0.0
-    for i in range(N):
-        slope = 0.0
-        for j in range(D):
-            slope += omega[i, j] * c[j]
-            prior += omega[i, j] * omega[i, j]
-            gradient[N + i * D + j] = omega[i, j] + alpha[i] * c[j]
-        prior += alpha[i] * alpha[i]
-        gradient[i] = alpha[i] + slope
-    return 0.5 * (prior + misfit / noise)
-
-
-def _observe_network(position: Array, row: Array, bound: tuple[Any, ...]) -> float:
-    """f at the first `constants[2]` rows of X, sum a^2, mean square pre-activation at the other rows."""
-    X, _, constants, H, S, activate = bound
-    readout_scale, weight_scale, points = constants[0], constants[1], int(constants[2])
-    N, D = H.shape[0], X.shape[1]
-    alpha, omega = position[:N], position[N:].reshape(N, D)
-    np.dot(omega, X.T, H)
-    row[:] = 0.0
-    for i in range(N):
-        row[points] += (readout_scale * alpha[i]) ** 2
-        for k in range(X.shape[0]):
-            H[i, k] *= weight_scale
-            if k >= points:
-                row[k + 1] += H[i, k] ** 2 / N
-    activate(H, S)
-    for i in range(N):
-        for mu in range(points):
-            row[mu] += readout_scale * alpha[i] * H[i, mu]
-    return 0.0
-
-
-def _observe_linear(position: Array, row: Array, bound: tuple[Any, ...]) -> float:
-    X, _, constants, H, _, _ = bound
-    readout_scale, weight_scale, points = constants[0], constants[1], int(constants[2])
-    N, D = H.shape[0], X.shape[1]
-    alpha, omega = position[:N], position[N:].reshape(N, D)
-    f = np.dot(X, np.dot(alpha, omega))
-    row[:] = 0.0
-    for mu in range(points):
-        row[mu] = readout_scale * weight_scale * f[mu]
-    for i in range(N):
-        row[points] += (readout_scale * alpha[i]) ** 2
-        for k in range(points, X.shape[0]):
-            h = 0.0
-            for j in range(D):
-                h += omega[i, j] * X[k, j]
-            row[k + 1] += (weight_scale * h) ** 2 / N
-    return 0.0
-
-
-@cache
-def _compiled(function: Callable) -> Any:
-    return cfunc(ENERGY, cache=True, fastmath=_FAST, error_model="numpy")(function)
+BOUND, ENERGY = kernels.bound_type("float64"), kernels.energy_type("float64")
 
 
 @njit(cache=True)
 def _call(function: Any, position: Array, result: Array, arrays: tuple[Any, ...]) -> float:
     return function(position, result, arrays)
+
+
+def _aligned(array: Array) -> Array:
+    """A copy that begins at a cache line: a vector that straddles two costs twice."""
+    numbers = np.empty(array.nbytes + 64, np.uint8)
+    first = -numbers.ctypes.data % 64
+    copy = numbers[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 @dataclass(frozen=True)
@@ -241,6 +62,11 @@ class Bound:
 
     function: Any
     arrays: tuple[Any, ...]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The precision of positions, gradients and data."""
+        return self.arrays[0].dtype
 
     @classmethod
     def make(
@@ -251,23 +77,28 @@ class Bound:
         constants: ArrayLike = (),
         *,
         workspace: tuple[int, int] = (0, 0),
+        columns: ArrayLike = ((),),
         activation: Any = None,
+        dtype: Any = np.float64,
     ) -> Bound:
-        """Bind any `function(position, result, (X, y, constants, H, S, activate))`, compiling it if need be.
+        """Bind any `function(position, result, (X, y, constants, H, S, columns, activate))`, compiling it if need be.
 
         With this the same chains sample a density of the user's own, or a network's through another gradient.
         """
+        number_type(dtype)
         if not hasattr(function, "native_name"):
-            function = cfunc(ENERGY, error_model="numpy")(getattr(function, "py_func", function))
+            signature = kernels.energy_type(np.dtype(dtype).name)
+            function = cfunc(signature, error_model="numpy")(getattr(function, "py_func", function))
         return cls(
             function,
             (
-                np.array(X, float, order="C"),
-                np.array(y, float),
+                np.array(X, dtype, order="C"),
+                np.array(y, dtype),
                 np.array(constants, float),
-                np.empty(workspace),
-                np.empty(workspace),
-                activation or _named_activation("identity"),
+                _aligned(np.zeros(workspace, dtype)),
+                _aligned(np.zeros(workspace, dtype)),
+                _aligned(np.array(columns, dtype, order="C")),
+                activation or named_activation("identity", np.dtype(dtype).name),
             ),
         )
 
@@ -282,7 +113,15 @@ class Posterior:
 
     `points` (M, D) are the inputs at which outputs are recorded, `directions` (k, D) the input directions u
     along which (1/N) sum_i (w_i . u)^2 is. Positions have length N (1 + D). `weight_prior_variance` is the
-    variance of one hidden weight, weight_variance/D for a network's own inputs.
+    variance of one hidden weight, weight_variance/D for a network's own inputs, or one for each column of X.
+
+    `precision_prior` = (shape, rate): the weights of the first `relevant` columns of X (None: of all) are
+    N(0, 1/lambda_j) instead, lambda_j ~ Gamma(shape, rate), with lambda_j integrated out. With v the
+    `weight_prior_variance` that then only sets the unit of omega,
+
+        U(alpha, omega) = |alpha|^2/2 + sum_j (shape + N/2) ln(1 + v sum_i omega_ij^2 / (2 rate)) + |f - y|^2/(2 s).
+
+    `dtype`: float64, or float32 for positions, data and products, with energies summed in float64 all the same.
 
     Raises BadInput for `noise_variance` = 0 (the posterior then has no density in weight space) and for an
     opaque activation without its pair of functions; UnknownName for an unknown activation.
@@ -290,7 +129,7 @@ class Posterior:
 
     width: int
     readout_prior_variance: float
-    weight_prior_variance: float
+    weight_prior_variance: float | Array
     noise_variance: float
     X: Array
     y: Array
@@ -298,8 +137,14 @@ class Posterior:
     activation_functions: tuple[Callable, ...] | None = None
     points: Array | None = None
     directions: Array | None = None
+    precision_prior: tuple[float, float] | None = None
+    relevant: int | None = None
+    dtype: Any = np.float64
 
     def __post_init__(self) -> None:
+        number_type(self.dtype)
+        if self.precision_prior is not None and not min(self.precision_prior) > 0:
+            raise BadInput("precision_prior", self.precision_prior, "two positive numbers, shape and rate")
         if not self.noise_variance > 0:
             raise BadInput(
                 "noise_variance",
@@ -336,51 +181,77 @@ class Posterior:
         """Length of a row of observables: outputs at `points`, the readout norm, an overlap per direction."""
         return sum(len(x) for x in (self.points, self.directions) if x is not None) + 1
 
-    def _activation(self) -> Any:
-        if self.activation_functions is not None:
-            return _custom_activation(self.activation_functions)
-        return _named_activation(self.activation)
-
     def _bind(
-        self, functions: tuple[Callable, Callable], X: Array, y: Array, constants: ArrayLike, rows: int
+        self, functions: tuple[Callable, Callable], X: Array, y: Array, packed: Array, constants: dict[int, float]
     ) -> Bound:
+        """`packed`: the rows of X that the network is evaluated at, block by block; `constants` beside the widths."""
+        dtype = np.dtype(self.dtype).name
+        widths = np.broadcast_to(np.sqrt(self.weight_prior_variance), self.X.shape[1:])
+        entries = np.concatenate([np.zeros(kernels.COLUMNS), widths])
+        entries[kernels.READOUT] = math.sqrt(self.readout_prior_variance)
+        for place, value in constants.items():
+            entries[place] = value
+        shape = (self.width, kernels.block_size(self.width, len(packed), dtype))
+        packed = np.array(packed, dtype, order="C")
         return Bound.make(
-            _compiled(functions[0] if self.is_linear else functions[1]),
+            kernels.compiled(functions[0] if self.is_linear else functions[1], dtype),
             X,
             y,
-            constants,
-            workspace=(self.width, 1 if self.is_linear else rows),
-            activation=self._activation(),
+            entries,
+            workspace=(self.width, 0) if self.is_linear else shape,
+            columns=((),) if self.is_linear else kernels.pack(packed, shape[1]),
+            activation=self._activation(dtype),
+            dtype=dtype,
         )
 
+    def _activation(self, dtype: str) -> Any:
+        if self.activation_functions is not None:
+            return custom_activation(self.activation_functions, dtype)
+        return named_activation(self.activation, dtype)
+
+    def _likelihood(self, X: Array, y: Array, constants: dict[int, float]) -> Bound:
+        if self.precision_prior is not None:
+            shape, rate = self.precision_prior
+            relevant = self.X.shape[1] if self.relevant is None else self.relevant
+            unit = np.unique(np.broadcast_to(self.weight_prior_variance, self.X.shape[1:])[:relevant])
+            if len(unit) > 1:
+                raise BadInput("weight_prior_variance", unit, "one number for all columns with a precision_prior")
+            constants = constants | {kernels.SHAPE: shape, kernels.RELEVANT: relevant}
+            constants |= {kernels.RATE: rate / unit[0] if relevant else 1.0}
+        return self._bind((kernels.linear_energy, kernels.network_energy), X, y, X, constants)
+
     def energy(self) -> Bound:
-        """U and its gradient, with workspaces of its own (2 N P numbers, none for the identity)."""
-        scales = [
-            math.sqrt(self.readout_prior_variance),
-            math.sqrt(self.weight_prior_variance),
-            self.noise_variance,
-        ]
-        X, y = self.X, self.y
-        if self.is_linear:
-            X, y, scales = X.T @ X, X.T @ y, [*scales, float(y @ y)]
-        return self._bind((_linear_energy, _network_energy), X, y, scales, len(self.X))
+        """U and its gradient, with workspaces of its own (those of one block of samples, none for the identity)."""
+        constants = {kernels.NOISE: self.noise_variance}
+        if not self.is_linear:
+            return self._likelihood(self.X, self.y, constants)
+        # |X v - y|^2 = |R v - Q^T y|^2 + |y - Q Q^T y|^2 with X = Q R.
+        Q, R = np.linalg.qr(np.asarray(self.X, float))
+        projected = Q.T @ self.y
+        rest = np.asarray(self.y) - Q @ projected
+        return self._likelihood(R, projected, constants | {kernels.OFFSET: float(rest @ rest)})
+
+    def minibatch(self, size: int) -> Bound:
+        """As `energy`, with |f - y|^2 from `size` samples times P/size: whoever calls it writes X and y before."""
+        P = len(self.X)
+        if not 1 <= size <= P:
+            raise BadInput("size", size, f"a number of samples from 1 to {P}")
+        constants = {kernels.NOISE: self.noise_variance * size / P, kernels.FRESH: 1.0}
+        return self._likelihood(self.X[:size], self.y[:size], constants)
 
     def observables(self) -> Bound:
         """Fills a row of `row_size` numbers: outputs, sum_i a_i^2, (1/N) sum_i (w_i.u)^2 per direction u."""
-        rows = [x for x in (self.points, self.directions) if x is not None]
-        X = np.concatenate(rows) if rows else np.empty((0, self.X.shape[1]))
-        scales = [
-            math.sqrt(self.readout_prior_variance),
-            math.sqrt(self.weight_prior_variance),
-            0 if self.points is None else len(self.points),
-        ]
-        return self._bind((_observe_linear, _observe_network), X, np.empty(0), scales, len(X))
+        empty = np.empty((0, self.X.shape[1]))
+        points = empty if self.points is None else self.points
+        rows = np.concatenate([points, empty if self.directions is None else self.directions])
+        functions = kernels.observe_linear, kernels.observe_network
+        return self._bind(functions, rows, np.empty(0), points, {kernels.POINTS: len(points)})
 
     def whiten(self, readout: Array, hidden: Array) -> Array:
         """The position of given weights a (N,) and w (N, D)."""
         return np.concatenate(
             [
                 np.ravel(readout) / math.sqrt(self.readout_prior_variance),
-                np.ravel(hidden) / math.sqrt(self.weight_prior_variance),
+                np.ravel(hidden / np.sqrt(self.weight_prior_variance)),
             ]
         )

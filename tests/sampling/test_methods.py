@@ -75,7 +75,7 @@ def tilted_moments() -> dict[str, float]:
     return {f"q^{n}": integral(n) / integral(0) for n in (1, 2, 3)}
 
 
-@pytest.mark.parametrize("method", ["mala", "hmc", Method("hmc-4", leapfrog=4, target_acceptance=0.8, jitter=0.3)])
+@pytest.mark.parametrize("method", ["mala", "hmc", Method("hmc-4", repeats=4, target_acceptance=0.8, jitter=0.3)])
 def test_methods_with_an_accept_test_are_exact(method):
     q = draw(tilted, method=method, chains=4, draws=6000, thin=4, seed=2)[:, :, 0]
     assert disagreement({f"q^{n}": q**n for n in (1, 2, 3)}, tilted_moments()) < AGREE
@@ -97,7 +97,7 @@ def test_energy_errors_are_of_third_order_in_the_step(leapfrog):
     """What a leapfrog step that is not time-reversible does not have."""
     rejected = []
     for step in (0.05, 0.1):
-        method = Method("one", leapfrog=leapfrog)
+        method = Method("one", repeats=leapfrog)
         made = draws(tilted, 20, method=method, step=step, chains=1, draws=4000, warmup=500)
         rejected.append(1 - made.statistics["acceptance_rate"].mean())
     assert 2.5 < np.log2(rejected[1] / rejected[0]) < 3.5
@@ -121,7 +121,7 @@ def linear_network(scaling=None) -> Network:
 def test_hmc_against_the_exact_linear_network(scaling, input_dim):
     """With 20 inputs the samples do not span them, and sampling takes place in the span."""
     data = ising(5, input_dim, seed=4, label_scale=2.0, test_samples=2)
-    assert linear_comparison(data, linear_network(scaling), method="hmc", chains=4, draws=2000) < AGREE
+    assert linear_comparison(data, linear_network(scaling), method="hmc", chains=4, draws=2000, thin=2) < AGREE
 
 
 def test_mala_against_the_exact_linear_network():
@@ -132,7 +132,7 @@ def test_mala_against_the_exact_linear_network():
 def test_a_kernel_in_place_of_inputs():
     data = ising(4, 3, seed=4)
     kernel = Dataset.from_kernel(data.kernel(1.0), data.y)
-    assert linear_comparison(kernel, linear_network(), method="hmc", chains=4, draws=2000) < AGREE
+    assert linear_comparison(kernel, linear_network(), method="hmc", chains=4, draws=2000, thin=2) < AGREE
 
 
 def test_unadjusted_langevin_at_too_large_a_step_is_rejected_by_the_exact_network():
@@ -160,7 +160,9 @@ def test_one_neuron_against_quadrature(activation, phi):
         "readout_norm": (a**2 * p).sum(),
         "hidden_kernel_overlap": ((data.y @ h[:, 0]) ** 2 * p.sum(axis=0)).sum() / (data.y @ data.y),
     }
-    samples = sample(net, data, method="hmc", chains=4, draws=4000, thin=3, seed=6)
+    # a w^2 leaves a narrow neck at large w, which the step that the bulk accepts does not pass
+    step = 0.1 if activation == "quadratic" else None
+    samples = sample(net, data, method="hmc", step=step, chains=4, draws=4000, thin=3, seed=6)
     series = {name: values for name, (_, values) in observables(samples).items()}
     assert disagreement(series, expected) < AGREE
 
@@ -173,7 +175,7 @@ def test_methods_are_found_by_name():
 
 
 @pytest.mark.parametrize("argument, value", [
-    ("leapfrog", 0), ("trajectory", -1.0), ("target_acceptance", 1.0), ("jitter", 1.0)])
+    ("repeats", 0), ("trajectory", -1.0), ("target_acceptance", 1.0), ("jitter", 1.0)])
 def test_a_method_that_makes_no_sense(argument, value):
     with pytest.raises(BadInput, match=argument):
         Method("mine", **{argument: value})

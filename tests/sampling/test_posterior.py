@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.integrate
 import scipy.special
 from hypothesis import given
 from hypothesis import strategies as st
@@ -133,7 +134,7 @@ def test_another_gradient_can_be_bound():
     posterior = example()
 
     def energy(position, gradient, bound):
-        X, y, constants, _, _, _ = bound
+        X, y, constants, _, _, _, _ = bound
         N, D = 3, X.shape[1]
         gradient[:] = position
         total = 0.5 * np.dot(position, position)
@@ -170,3 +171,145 @@ def test_bad_input():
         example(activation_functions=(np.tanh,))
     with pytest.raises(BadInput, match="activation_functions"):
         example(activation_functions=(lambda h: str(h), lambda h: 1.0)).energy()
+
+
+# --- blocks, precisions, widths of columns, precisions integrated out, minibatches --------------------------
+
+
+def simple_gradient(posterior: Posterior, position: np.ndarray) -> tuple[float, np.ndarray]:
+    """U and its gradient by NumPy, in float64, for sizes at which samples come in several blocks."""
+    N, D = posterior.width, posterior.X.shape[1]
+    widths = np.broadcast_to(np.sqrt(posterior.weight_prior_variance), (D,))
+    readout = np.sqrt(posterior.readout_prior_variance)
+    a, w = readout * position[:N], widths * position[N:].reshape(N, D)
+    h = w @ posterior.X.T
+    phi = {"erf": scipy.special.erf, "relu": lambda h: np.maximum(h, 0), "identity": lambda h: h}
+    slope = {"erf": lambda h: 2 / np.sqrt(np.pi) * np.exp(-h * h), "relu": lambda h: 1.0 * (h > 0),
+             "identity": np.ones_like}
+    errors = a @ phi[posterior.activation](h) - posterior.y
+    r = errors / posterior.noise_variance
+    gradient = position.copy()
+    gradient[:N] += readout * phi[posterior.activation](h) @ r
+    gradient[N:] += ((a[:, None] * slope[posterior.activation](h) * r) @ posterior.X * widths).ravel()
+    return 0.5 * position @ position + errors @ r / 2, gradient
+
+
+SHAPES = [(1, 1, 1), (7, 3, 5), (17, 9, 65), (64, 16, 128), (203, 33, 301), (300, 20, 1001)]
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("activation", ["erf", "relu", "identity"])
+@pytest.mark.parametrize(("N", "D", "P"), SHAPES)
+def test_blocks_and_precisions(N, D, P, activation, dtype):
+    rng = np.random.default_rng(N)
+    posterior = Posterior(N, 1 / N, rng.uniform(0.5, 2, D) / D, 0.1, rng.normal(size=(P, D)), rng.normal(size=P),
+                          activation, dtype=dtype)
+    bound = posterior.energy()
+    assert bound.dtype == dtype
+    positions = rng.normal(size=(2, posterior.size)).astype(dtype)
+    positions[1] = positions[0] + 0.01 * positions[1]
+    found, exact = np.empty_like(positions), np.empty(positions.shape)
+    energies = [bound(q, g) for q, g in zip(positions, found)]
+    expected = []
+    for q, g in zip(positions, exact):
+        energy, g[:] = simple_gradient(posterior, q.astype(float))
+        expected.append(energy)
+    scale = np.sqrt(N + P) * np.finfo(dtype).eps
+    assert np.linalg.norm(found - exact) < 2 * scale * np.linalg.norm(exact)
+    # What an accept test sees: a difference of energies, wrong by far less than one.
+    change, right = energies[1] - energies[0], expected[1] - expected[0]
+    rounding = np.finfo(float).eps * (expected[0] + 1)  # of the two energies themselves, in float64 always
+    assert abs(change - right) < 5 * scale * np.sqrt((expected[0] + 1) / posterior.noise_variance) + 20 * rounding
+    # The same again, bit for bit: nothing of one call is left for the next.
+    again = np.empty_like(found[0])
+    assert bound(positions[0], again) == energies[0] and np.array_equal(again, found[0])
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("activation", ["erf", "identity", "relu"])
+def test_what_is_not_finite_reaches_the_energy(activation, dtype):
+    posterior = Posterior(20, 0.05, 0.1, 0.1, np.random.default_rng(0).normal(size=(90, 7)), np.ones(90), activation,
+                          dtype=dtype)
+    bound, gradient = posterior.energy(), np.empty(posterior.size, dtype)
+    for place in (0, 25):
+        position = np.full(posterior.size, 0.1, dtype)
+        for value in (np.nan, np.inf):
+            position[place] = value
+            assert not np.isfinite(bound(position, gradient))
+
+
+@pytest.mark.parametrize("relevant", [3, 2, 0])
+def test_precisions_integrated_out(relevant):
+    """The density with lambda_j integrated numerically, up to a constant, and the gradient by differences."""
+    shape, rate, unit = 1.5, 0.4, 0.3
+    posterior = example(X=np.random.default_rng(5).normal(size=(4, 3)), weight_prior_variance=unit, activation="erf",
+                        precision_prior=(shape, rate), relevant=relevant)
+    plain = example(X=posterior.X, weight_prior_variance=unit, activation="erf")
+    rng, N = np.random.default_rng(6), posterior.width
+    bound, without, gradient = posterior.energy(), plain.energy(), np.empty(posterior.size)
+
+    def column(squares: float) -> float:
+        w2 = unit * squares
+        density = scipy.integrate.quad(
+            lambda x: x ** (shape - 1 + N / 2) * np.exp(-x * (rate + w2 / 2)), 0, np.inf, epsabs=0, epsrel=1e-12)
+        return -np.log(density[0])
+
+    differences = []
+    for _ in range(3):
+        position = rng.normal(size=posterior.size)
+        squares = (position[N:].reshape(N, 3) ** 2).sum(0)
+        expected = without(position, gradient) - squares[:relevant].sum() / 2 + sum(map(column, squares[:relevant]))
+        differences.append(bound(position, gradient) - expected)
+        steps = 1e-5 * np.eye(posterior.size)
+        scratch = np.empty_like(gradient)
+        numeric = [(bound(position + e, scratch) - bound(position - e, scratch)) / 2e-5 for e in steps]
+        np.testing.assert_allclose(gradient, numeric, rtol=1e-7, atol=1e-7)
+    np.testing.assert_allclose(differences, differences[0], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("activation", ["erf", "identity"])
+def test_minibatches(activation):
+    """A minibatch of all samples is the whole; gradients of a partition average to it."""
+    rng = np.random.default_rng(7)
+    posterior = Posterior(11, 0.1, 0.2, 0.3, rng.normal(size=(60, 5)), rng.normal(size=60), activation)
+    position = rng.normal(size=posterior.size)
+    whole, gradients = np.empty(posterior.size), np.empty((3, posterior.size))
+    energy = posterior.energy()(position, whole)
+    everything = np.empty_like(whole)
+    assert posterior.minibatch(60)(position, everything) == pytest.approx(energy, rel=1e-12)
+    np.testing.assert_allclose(everything, whole, rtol=1e-10, atol=1e-10)
+    bound, energies = posterior.minibatch(20), []
+    for gradient, rows in zip(gradients, rng.permutation(60).reshape(3, 20)):
+        bound.arrays[0][:], bound.arrays[1][:] = posterior.X[rows], posterior.y[rows]
+        energies.append(bound(position, gradient))
+    assert np.mean(energies) == pytest.approx(energy, rel=1e-12)
+    np.testing.assert_allclose(gradients.mean(axis=0), whole, rtol=1e-10, atol=1e-10)
+    with pytest.raises(BadInput, match="size"):
+        posterior.minibatch(61)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("activation", ["erf", "relu", "identity"])
+def test_observables_in_blocks(activation, dtype):
+    rng = np.random.default_rng(8)
+    N, D, M = 130, 12, 700
+    widths = rng.uniform(0.5, 2, D)
+    points, directions = rng.normal(size=(M, D)), rng.normal(size=(2, D))
+    posterior = Posterior(N, 1 / N, widths / D, 0.1, points[:5], points[:5, 0], activation, points=points,
+                          directions=directions, dtype=dtype)
+    position = rng.normal(size=posterior.size).astype(dtype)
+    row = np.empty(posterior.row_size, dtype)
+    posterior.observables()(position, row)
+    a = position[:N].astype(float) / np.sqrt(N)
+    w = position[N:].reshape(N, D).astype(float) * np.sqrt(widths / D)
+    expected = [*(a @ PLAIN[activation](w @ points.T)), a @ a, *np.mean((w @ directions.T) ** 2, axis=0)]
+    np.testing.assert_allclose(row, expected, atol=40 * np.finfo(dtype).eps, rtol=40 * np.finfo(dtype).eps)
+
+
+def test_other_precisions_are_refused():
+    with pytest.raises(BadInput, match="dtype"):
+        example(dtype=np.float16)
+    with pytest.raises(BadInput, match="precision_prior"):
+        example(precision_prior=(1.0, 0.0))
+    with pytest.raises(BadInput, match="weight_prior_variance"):
+        example(precision_prior=(1.0, 1.0), weight_prior_variance=np.array([1.0, 2.0])).energy()
