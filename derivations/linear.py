@@ -13,7 +13,7 @@ import fieldtheory as ft
 
 def derive(net: ft.Network, *, view: str = "rescaling", loops: int = 1) -> ft.Theory:
     """The linear network in one of its views: "rescaling" (saddle in Q) or "adaptation" (saddle in j)."""
-    S = net.action()
+    S = net.plain("the linear theory").action()
     S = S.conjugate("f", "output", conjugate="j")
     S = S.integrate_out("w")
     S = S.diagonalise("X", modes="mode", spectrum="lambda", variance=S.last["variance"], projections={"X_*": "T"})

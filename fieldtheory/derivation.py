@@ -21,6 +21,7 @@ import numpy as np
 import sympy as sp
 
 from fieldtheory.errors import NotConverged, RuleError
+from fieldtheory.featurelaw import compare_laws, feature_sizes
 from fieldtheory.numerics import conditional_integral, contour_integral, evaluate
 from fieldtheory.symbolic.fields import Entry, Space, depends_on, open_spaces
 from fieldtheory.symbolic.rules import FieldAction, LogIntegral, Step
@@ -549,15 +550,25 @@ def _leading(step: Step, pushed: Pushed, rng: Generator, symbols: frozenset[sp.S
         yield CheckResult(f"<{name}>", float(np.max(np.abs(left)) / max(np.max(np.abs(kept)), 1e-3)), 1e-5)
 
 
+def _featured(step: Step, pushed: Pushed, rng: Generator, symbols: frozenset[sp.Symbol],
+              seen: Seen) -> Iterator[CheckResult]:
+    """Features made Gaussian: one site's law before and after, for small readouts."""
+    samples = 1 + len(seen) % 2
+    sizes = {**dict.fromkeys(symbols, 2), **feature_sizes(step, samples)}
+    seen[sp.Symbol(f"draw {len(seen)}")] = set()
+    for quantity, error, tolerance in compare_laws(step, pushed, _draw(_relevant(step, pushed), sizes, rng)):
+        yield CheckResult(quantity, error, tolerance)
+
+
 Rule = Callable[[Step, Pushed, Generator, frozenset[sp.Symbol], Seen], Iterator[CheckResult]]
 _RULES: dict[str, Rule] = {
     "integrate_out": _integrated, "integrate_conjugate": _contour, "change_variable": _changed,
     "introduce": _introduced, "diagonalise": _rotated, "factorise": _factorised,
-    "integrate_site": _site_integrated,
+    "integrate_site": _site_integrated, "gaussian_features": _featured,
 }
 
 
-_APPROXIMATIONS: dict[str, Rule] = {"leading_order": _leading}
+_APPROXIMATIONS: dict[str, Rule] = {"leading_order": _leading, "gaussian_features": _featured}
 
 
 def _check_of(step: Step) -> Rule | None:

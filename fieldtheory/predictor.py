@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import sympy as sp
@@ -12,7 +13,8 @@ import sympy as sp
 from fieldtheory.action import Action
 from fieldtheory.compile import Kernel, compile_kernel
 from fieldtheory.errors import BadInput, NotConverged, RuleError
-from fieldtheory.microscopic import HYPERPARAMETERS
+from fieldtheory.features import FeatureKernel, feature_data
+from fieldtheory.microscopic import BIAS_PARAMETER, HYPERPARAMETERS
 from fieldtheory.network import Network
 from fieldtheory.solve import Branch, Solution, continue_branches, homotopy, solve_scalar
 from fieldtheory.symbolic.closures import (
@@ -25,6 +27,7 @@ from fieldtheory.symbolic.closures import (
 from fieldtheory.symbolic.fields import Entry, entries
 from fieldtheory.symbolic.forms import Form, hessian
 from fieldtheory.symbolic.loops import hbar
+from fieldtheory.symbolic.rules import Step
 from fieldtheory.tasks import Dataset, Spectrum
 
 Array = np.ndarray
@@ -71,6 +74,42 @@ class Predictor:
 
     def __init__(self, action: Action, closure: Closure, name: str) -> None:
         self.action, self.closure, self.name = action, closure, name
+        self._feature_data: WeakKeyDictionary[Dataset, dict[Any, tuple[Dataset, float, float]]] = WeakKeyDictionary()
+
+    def _step(self, rule: str) -> Step | None:
+        return next((step for step in self.action.steps if step.rule == rule), None)
+
+    # ------------------------------------------------------------------------------------------------- data
+
+    @cached_property
+    def features(self) -> FeatureKernel | None:
+        """The kernel of Gaussian features, where a step made the features Gaussian."""
+        step = self._step("gaussian_features")
+        return None if step is None else FeatureKernel(step.details["activation"], step.details["kernel"])
+
+    def seen(self, net: Network, data: Dataset) -> tuple[Spectrum, float]:
+        """The spectrum of the kernel that the theory sees, kept with the data, and the error of that kernel."""
+        if net.weight_variance is None:
+            raise BadInput("weight_variance", None, "a number (it is still a symbol)")
+        if self.features is None:
+            return data.spectrum(float(net.weight_variance)), 0.0
+        if net.bias_variance is None:
+            raise BadInput("bias_variance", None, "a number (it is still a symbol)")
+        numbers = {"sigma_w^2": float(net.weight_variance), BIAS_PARAMETER: float(net.bias_variance),
+                   "D": float(data.input_dim or 1)}
+        kept = self._feature_data.setdefault(data, {})
+        key = tuple(numbers.values())
+        if key not in kept:
+            kept[key] = feature_data(self.features, self._step("gaussian_features").details, numbers, data)  # type: ignore[union-attr]
+        found, weight, error = kept[key]
+        return found.spectrum(weight), error
+
+    def projection_scale(self, values: Values) -> float:
+        """X_* Xᵀ as a multiple of K_*, which the eigenbasis of K was named with."""
+        step = self._step("diagonalise")
+        assert step is not None
+        scale = sp.sympify(step.details["scale"])
+        return float(scale.xreplace({symbol: sp.Float(values[symbol.name]) for symbol in scale.free_symbols}))
 
     # ------------------------------------------------------------------------------------------ expressions
 
@@ -90,13 +129,11 @@ class Predictor:
     def probed(self) -> dict[str, sp.Expr]:
         """Quadratic forms in a probe v over the samples."""
         output, square = (self.action.observe(name) for name in ("probed_output", "probed_output_squared"))
-        hidden = self.closure.average(self.action.observe("hidden_kernel"))
-        return {
-            "variance": self.closure.variance(output, square),
-            "hidden_kernel": hidden,
-            "adapted_kernel": sp.Symbol("g", positive=True) * hidden,
-            "curvature_kernel": self._curvature_kernel(),
-        }
+        found = {"variance": self.closure.variance(output, square)}
+        if "hidden_kernel" in self.action.quantities:  # not of a nonlinear layer whose features were made Gaussian
+            hidden = self.closure.average(self.action.observe("hidden_kernel"))
+            found |= {"hidden_kernel": hidden, "adapted_kernel": sp.Symbol("g", positive=True) * hidden}
+        return found | {"curvature_kernel": self._curvature_kernel()}
 
     def _curvature_kernel(self) -> sp.Expr:
         """vᵀ ⟨W''(j)⟩ v: minus the curvature of the action in the conjugate of the output, before the output goes."""
@@ -112,10 +149,14 @@ class Predictor:
 
     @cached_property
     def gradient(self) -> dict[str, sp.Expr]:
-        """∂ ln Z/∂θ = -⟨∂S/∂θ⟩ for every hyperparameter θ."""
+        """∂ ln Z/∂θ = -⟨∂S/∂θ⟩ for every hyperparameter θ on which the action depends through what it is written in.
+
+        Without σ_w² where the kernel of the features is no power of it: its eigenvectors turn with it.
+        """
+        known = self.action.expr.free_symbols.union(*(v.free_symbols for v in self.action.definitions.values()))
+        symbols = {name: sp.Symbol(symbol, positive=True) for name, symbol in HYPERPARAMETERS.items()}
         return {name: self.closure.average(-hyperparameter_derivative(
-            self.action.expr, sp.Symbol(symbol, positive=True), self.action.definitions))
-            for name, symbol in HYPERPARAMETERS.items()}
+            self.action.expr, symbol, self.action.definitions)) for name, symbol in symbols.items() if symbol in known}
 
     # ---------------------------------------------------------------------------------------------- kernels
 

@@ -21,18 +21,22 @@ import xarray as xr
 
 from fieldtheory.action import Action
 from fieldtheory.checks import check_closure
-from fieldtheory.derivation import Derivation
-from fieldtheory.errors import BadInput, FieldTheoryError, UnknownName
+from fieldtheory.derivation import Check, Derivation
+from fieldtheory.errors import BadInput, FieldTheoryError, RuleError, UnknownName
 from fieldtheory.microscopic import EXPONENTS, HYPERPARAMETERS
 from fieldtheory.network import Network
+from fieldtheory.onesite.environment import Effort
+from fieldtheory.onesite.prediction import SitePredictor
 from fieldtheory.predictor import Predictor, call
 from fieldtheory.solve import Solution
 from fieldtheory.symbolic.closures import Closure, FieldClosure, ScalarClosure
 from fieldtheory.symbolic.counting import PowerCounting, power_counting
 from fieldtheory.symbolic.fields import entries
+from fieldtheory.symbolic.loopcounting import count_closure
 from fieldtheory.symbolic.loops import hbar
 from fieldtheory.symbolic.rules import Step
 from fieldtheory.symbolic.saddle import OrderParameter
+from fieldtheory.symbolic.siteclosure import SiteClosure
 from fieldtheory.tasks import Dataset
 
 T = TypeVar("T")
@@ -42,6 +46,9 @@ DEFAULT_OUTPUTS = ("mean_output", "test_output", "variance_along_mean_output", "
 HEAVY_OUTPUTS = ("output_covariance", "hidden_kernel", "adapted_kernel", "curvature_kernel", "log_evidence_gradient")
 PER_TARGET = ("discrepancy_along_target", "hidden_kernel_overlap")
 """Outputs that are divided by y·y."""
+PROBED = {"hidden_kernel_overlap": "hidden_kernel", "hidden_kernel": "hidden_kernel",
+          "adapted_kernel": "adapted_kernel"}
+"""Outputs by the quadratic form that they need, which not every theory derives."""
 MATRICES = {"output_covariance": "variance", "hidden_kernel": "hidden_kernel", "adapted_kernel": "adapted_kernel",
             "curvature_kernel": "curvature_kernel"}
 
@@ -120,7 +127,9 @@ class Theory:
 
     @cached_property
     def observables(self) -> dict[str, sp.Expr]:
-        """What is predicted, in terms of the unknowns (and the field they determine)."""
+        """What is predicted, in terms of the unknowns (and the field they determine), or averages over one site."""
+        if isinstance(self.closure, SiteClosure):
+            return {name: self.closure.average(self.action.observe(name)) for name in self.action.quantities}
         return {**self._predictor.outputs, **self._predictor.probed, "log_evidence": self.closure.log_partition()}
 
     @cached_property
@@ -129,9 +138,14 @@ class Theory:
         closed = bool(self.closure.state.unknowns)
         words = f"Close the action at its saddle point, with {_loops(self.loops)}." if closed else (
             "No field is left: what is asked for is a function of the data.")
+        check: Check | None = None
+        if isinstance(self.closure, SiteClosure):
+            words = "One site is left; what it feels of the others follows from averages over its own law."
+        else:
+            check = check_closure(self.closure)
         closing = Step(rule="close", before=self.action.value, after=self.action.value, push=lambda o: o,
                        description=words, remainder=hbar**(self.loops + 1) if closed else None,
-                       check=check_closure(self.closure))
+                       check=check)
         steps = (*self.action.steps, closing)
         notes = [f"Averages are kept through {_loops(self.loops)}; what is dropped is of order "
                  f"$\\hbar^{{{self.loops + 1}}}$, where $\\hbar$ counts loops; the power counting says what power of "
@@ -155,9 +169,13 @@ class Theory:
         """The exponent of N of every contribution, symbolic in γ, δ (where the scaling leaves them) and P ~ N^p.
 
         ``of="corrections"`` asks what the saddle leaves out, ``of="equation"`` for the terms of the equation of
-        state.  Assumes λ_k and y_k of order one; see ``.assumptions`` of the result.
+        state, ``of="loops"`` for vertices, lines and loop orders, and where a fixed order closes (a `LoopCounting`).
+        Assumes λ_k and y_k of order one; see ``.assumptions`` of the result.
         """
         closure = self.closure
+        if of == "loops" and closure.state.unknowns:
+            return count_closure(closure, self._exponents([self.action.expr], [*self.action.fields]),
+                                 constraints=constraints)
         tree = closure.tree if isinstance(closure, FieldClosure) else closure.state
         if not tree.unknowns:
             raise BadInput("theory", self.name, "a theory with an equation of state")
@@ -167,7 +185,7 @@ class Theory:
             if isinstance(closure, ScalarClosure):
                 contributions = {"saddle": sp.S.One}
         elif of != "equation":
-            raise UnknownName("of", of, ("corrections", "equation"))
+            raise UnknownName("of", of, ("corrections", "equation", "loops"))
         exprs = [*tree.equations, *contributions.values(), *corrections.values()]
         known = self._exponents(exprs, tree.unknowns)
         return power_counting(tree.equations, tree.unknowns, known, contributions | corrections,
@@ -200,7 +218,15 @@ class Theory:
     # -------------------------------------------------------------------------------------------- numerical
 
     @cached_property
+    def _site_predictor(self) -> SitePredictor:
+        assert isinstance(self.closure, SiteClosure)
+        return SitePredictor(self.closure, {name: self.action.observe(name) for name in self.action.quantities})
+
+    @cached_property
     def _predictor(self) -> Predictor:
+        if isinstance(self.closure, SiteClosure):
+            raise RuleError(f"{self.name} is closed by averages over one site, not by equations in a few unknowns: it has "
+                            "predict, and neither solutions nor branches")
         return Predictor(self.action, self.closure, f"{self.name}_{self.view}_{self.loops}".replace("-", "_"))
 
     @property
@@ -215,12 +241,11 @@ class Theory:
 
     def _values(self, data: Dataset, width: int | None, network: Network | None = None) -> dict[str, Any]:
         net = network or self.network
-        if net.weight_variance is None:
-            raise BadInput("weight_variance", None, "a number (it is still a symbol)")
-        spectrum = data.spectrum(float(net.weight_variance))
+        spectrum, _ = self._predictor.seen(net, data)
         return self._predictor.numbers(net, data, spectrum, width)
 
-    def predict(self, data: Dataset, *, width: int | None = None, outputs: Sequence[str] | None = None) -> xr.Dataset:
+    def predict(self, data: Dataset, *, width: int | None = None, outputs: Sequence[str] | None = None,
+                effort: Mapping[str, int] | None = None) -> xr.Dataset:
         """Predict on data: numbers and arrays over training and test points.
 
         Variables: mean_output (sample), test_output (test), variance_along_mean_output, discrepancy_along_target,
@@ -243,13 +268,21 @@ class Theory:
             raise BadInput("data", type(data).__name__, "a Dataset (ft.Dataset(X, y), ft.tasks.ising(...), ...)")
         if isinstance(outputs, str):
             raise BadInput("outputs", repr(outputs), "a list of names")
-        wanted = list(DEFAULT_OUTPUTS if outputs is None else outputs)
+        if isinstance(self.closure, SiteClosure):
+            return self._predict_from_site(data, width, outputs, effort or {})
+        if effort:
+            raise BadInput("effort", dict(effort), f"none: {self.name} needs no particles")
+        predictor, net = self._predictor, self.network
+        underived = {name for name, source in PROBED.items() if source not in predictor.probed}
+        wanted = [name for name in DEFAULT_OUTPUTS if name not in underived] if outputs is None else list(outputs)
         for name in wanted:
             if name not in (*DEFAULT_OUTPUTS, *HEAVY_OUTPUTS):
                 raise UnknownName("outputs", name, (*DEFAULT_OUTPUTS, *HEAVY_OUTPUTS))
-        predictor, net = self._predictor, self.network
+            if name in underived:
+                raise BadInput("outputs", name, f"an output that {self.name} derives: the law of the hidden weights "
+                               "beyond that of the features is not known there")
         given = self._values(data, width)
-        spectrum = data.spectrum(float(net.weight_variance))  # type: ignore[arg-type]
+        spectrum, kernel_error = predictor.seen(net, data)
         best, values = predictor.state(given)
         found = call(predictor.output_kernel, values)
         modes = np.broadcast_to(found["mean_output"], data.samples)
@@ -258,7 +291,7 @@ class Theory:
         variables: dict[str, Any] = {name: ((), value) for name, value in best.values.items()}
         variables["mean_output"] = (("sample",), spectrum.from_modes(modes))
         if "test_output" in wanted and spectrum.test_basis is not None:
-            test = spectrum.test_from_modes(found["test_coefficients"]) * values["D"] / values["sigma_w^2"]
+            test = spectrum.test_from_modes(found["test_coefficients"]) * predictor.projection_scale(values)
             variables["test_output"] = (("test",), test)
         for name in ("readout_norm", "discrepancy_along_target"):
             variables[name] = ((), found[name])
@@ -290,10 +323,28 @@ class Theory:
             kept |= {name: ((), np.nan) for name in undefined}
             zero = "mean output" if has_target else "target"
             status += f"; the {zero} is zero, and {', '.join(sorted(undefined))} not defined"
-        prediction = xr.Dataset(kept, coords=coords, attrs=self._attributes(data, values, best) | {"status": status})
+        attributes = self._attributes(data, values, best) | {"status": status}
+        if predictor.features is not None:
+            attributes["kernel_error"] = kernel_error
+        prediction = xr.Dataset(kept, coords=coords, attrs=attributes)
         for name in kept:
             prediction[name].attrs["remainder"] = self._remainder(MATRICES.get(name, name))
         return prediction
+
+    def _predict_from_site(self, data: Dataset, width: int | None, outputs: Sequence[str] | None,
+                           effort: Mapping[str, int]) -> xr.Dataset:
+        for name in effort:
+            if name not in Effort.__dataclass_fields__:
+                raise UnknownName("effort", name, Effort.__dataclass_fields__)
+        net, wanted = self.network, None if outputs is None else list(outputs)
+        prediction, _ = self._site_predictor.predict(net, data, width, wanted, Effort(**effort))
+        dropped = " + ".join(dict.fromkeys(f"O({step.remainder})" for step in self.action.steps if not step.exact))
+        for name in prediction.data_vars:
+            prediction[name].attrs["remainder"] = dropped
+        return prediction.assign_attrs(
+            theory=self.name, view=self.view, loops=self.loops, remainder=dropped, dataset=data.name,
+            width=net.resolve_width(width), samples=data.samples, scaling=net.scaling.name,
+            **{name: float(getattr(net, name)) for name in HYPERPARAMETERS})
 
     def _remainder(self, quantity: str) -> str:
         """What was dropped: by the approximate steps, and by the closure."""
@@ -301,7 +352,7 @@ class Theory:
         closing = self.closure.remainder_of(quantity)
         if closing != "0":
             dropped.append(f"O({closing})")
-        return " + ".join(dropped) or "0"
+        return " + ".join(dict.fromkeys(dropped)) or "0"
 
     def _check_finite(self, variables: Mapping[str, tuple[Any, Any]]) -> None:
         for name, (_, value) in variables.items():

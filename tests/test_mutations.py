@@ -140,7 +140,7 @@ MUTATIONS = (
              linear.conjugate_view, "introduce"),
     Mutation("no conjugate for the name itself", rules, "introduce", "(name - definition)", "(-definition)",
              linear.conjugate_view, "introduce"),
-    Mutation("the name in the wrong place", rules, "introduce", "{node: name /", "{node: 2 * name /",
+    Mutation("the name in the wrong place", rules, "replacement", "{node: (name -", "{node: (2 * name -",
              linear.rescaling_view, "introduce"),
     Mutation("Γ(α + 1) for Γ(α)", rules, "integrate_conjugate", "sp.loggamma(alpha)", "sp.loggamma(alpha + 1)",
              linear.rescaling_view, "integrate_conjugate"),

@@ -24,6 +24,7 @@ from fieldtheory.symbolic.fields import (
     distribute,
     open_spaces,
     rename,
+    structure_key,
     sum_over,
     sums,
     tidy,
@@ -192,6 +193,14 @@ def integrate_out(action: FieldAction, candidate: sp.Expr) -> Step:
                 description=f"The action is Gaussian in ${tex(candidate)}$, which is integrated out.")
 
 
+def replacement(definition: sp.Expr, name: sp.Expr) -> dict[sp.Expr, sp.Expr]:
+    """The substitution that turns ``definition`` into ``name``: one of its terms is replaced, and the others cancel."""
+    terms = [term.as_coeff_Mul() for term in sp.Add.make_args(definition)]
+    alone = [(factor, node) for factor, node in terms if sum(other.has(node) for _, other in terms) == 1]
+    factor, node = max(alone, key=lambda term: structure_key(term[1]))
+    return {node: (name - (definition - factor * node)) / factor}
+
+
 def introduce(action: FieldAction, name: Entry, definition: sp.Expr, conjugate: Entry) -> Step:
     r"""Name a quantity E[fields] and impose the name by a conjugate field: 1 = ∫dq dq̂/(2πi) e^{-q̂·(q-E)}.
 
@@ -215,10 +224,9 @@ def introduce(action: FieldAction, name: Entry, definition: sp.Expr, conjugate: 
         raise RuleError(f"{name.name}, its conjugate and its definition must live on the same spaces")
     if name.domain == "positive" and not definition.is_nonnegative:
         raise BadInput("domain", f"positive for {definition}", "real, for a quantity that may be negative")
-    factor, node = definition.as_coeff_Mul()
-    table = {node: name / factor}
-    named = action.expr.xreplace(table)
-    if named == action.expr:
+    table = replacement(definition, name)
+    named = tidy(action.expr.xreplace(table))
+    if not depends_on(named, name):
         raise RuleError(f"the action does not contain the definition of {name.name}, so naming it changes nothing")
     expr = named + sum_over(conjugate * (name - definition), name.spaces)
     after = replace(action, expr=tidy(expr), fields=(*action.fields, name, conjugate))
