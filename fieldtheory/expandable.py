@@ -51,8 +51,8 @@ class Expandable:
         """``at``, or the dominant saddle; with ``single``, refuse to pick one of several equivalent ones."""
         if at is not None:
             return at
-        points = self.saddle_points()
         try:
+            points = self.saddle_points()
             best = saddles.dominant(points, self.large)
         except RuleError:
             check_bounded(saddles.per_large(self.expr, self.large)[0], self.fields)  # the reason, where it is this

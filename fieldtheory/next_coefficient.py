@@ -416,6 +416,9 @@ def drawn(action: Action, at: Any, rng: Generator) -> tuple[ActionExpansion, dic
 def expansion_derivation(action: Action, loops: int, quantities: Sequence[Any] | None = None,
                          at: Any = None) -> Derivation:
     """The steps that led to an action and its L-loop expansion, which verifies itself; :meth:`Action.derivation`."""
+    if any(getattr(field, "spaces", ()) for field in action.fields):
+        raise RuleError("loop expansions are verified for scalar fields; write a field over a space out, with one "
+                        "scalar for each point")
     chosen = tuple(checked_quantity(q, action.fields) for q in
                    (standard_quantities(action.fields) if quantities is None else quantities))
     series: dict[str, Series] = {}

@@ -240,7 +240,8 @@ class _Writer:
         # columns of fixed width: they are right at the first run of TeX, and rows centred at their pictures
         columns = [rf">{{\centering\arraybackslash}}m{{{width / 2:.1f}em}}" for width in narrow]
         columns.append(rf">{{\raggedright\arraybackslash}}m{{{max(room, 10.0) / 2:.1f}em}}")
-        lines = [" & ".join([*map(self.cell, row[:-1]), self._broken(row[-1], room)]) + r" \\[4pt]" for row in rows]
+        strut = r"\rule[-2.6ex]{0pt}{6.4ex}"  # an m-column adds no space around a fraction taller than a line
+        lines = [strut + " & ".join([*map(self.cell, row[:-1]), self._broken(row[-1], room)]) + r" \\" for row in rows]
         return "\n".join([
             r"{\setlength{\tabcolsep}{5pt}", rf"\begin{{longtable}}{{{''.join(columns)}}}", r"\hline",
             " & ".join(map(self.cell, header)) + r" \\ \hline \endhead", *lines, r"\hline",

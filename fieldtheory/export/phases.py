@@ -147,11 +147,12 @@ def _mark(axes: Axes, counting: PowerCounting, over: tuple[sp.Symbol, sp.Symbol]
             continue
         place = [values[symbol.name] for symbol in over]
         if all(low <= value <= high for value, (low, high) in zip(place, box)):
-            right = place[0] > (box[0][0] + box[0][1]) / 2
+            across = (place[0] - box[0][0]) / (box[0][1] - box[0][0])
+            side = "left" if across <= 0.5 else "center" if across <= 0.75 else "right"
             top = place[1] > (box[1][0] + 2 * box[1][1]) / 3
             axes.plot(*map(float, place), "o", color="black", markersize=5, zorder=5, clip_on=False)
-            axes.annotate(label, (float(place[0]), float(place[1])), xytext=(-5 if right else 5, -5 if top else 5),
-                          textcoords="offset points", ha="right" if right else "left",
+            axes.annotate(label, (float(place[0]), float(place[1])), textcoords="offset points", ha=side,
+                          xytext=({"left": 5, "center": 0, "right": -5}[side], -5 if top else 5),
                           va="top" if top else "bottom", fontsize=8, zorder=5)
 
 

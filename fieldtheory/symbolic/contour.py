@@ -12,6 +12,7 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import product
 from math import gcd, sqrt
+from typing import Any
 
 import mpmath
 import sympy as sp
@@ -26,6 +27,8 @@ NON_ANALYTIC = (sp.Abs, sp.Max, sp.Min, sp.sign, sp.Heaviside, sp.DiracDelta, sp
                 sp.re, sp.im, sp.conjugate, sp.arg)
 MAX_WEIGHT = 3
 """Curves φ_i ~ t^{w_i} are tried up to this weight."""
+MAX_PARAMETERS = 3
+"""Functions of more parameters are not tried in numbers."""
 
 
 # --------------------------------------------------------------------------------------------------- analyticity
@@ -118,8 +121,9 @@ def unbounded_direction(action: sp.Expr, fields: tuple[sp.Expr, ...]) -> tuple[s
     half = [f.is_nonnegative is True for f in fields]
     if not expr.is_polynomial(*symbols):
         return _probe(expr, fields, symbols, half)
-    terms = {tuple(map(int, powers)): c for powers, c in sp.Poly(expr, *symbols).terms()}
-    if any(depends_on(c, s) for c in terms.values() for s in symbols):
+    terms = {tuple(map(int, powers)): _real_part(c) for powers, c in sp.Poly(expr, *symbols).terms()}
+    terms = {powers: c for powers, c in terms.items() if c != 0}  # an imaginary term only makes the weight oscillate
+    if not terms or any(depends_on(c, s) for c in terms.values() for s in symbols):
         return None
     lines = list(_directions(half))
     for weights in _weights(len(fields), terms):
@@ -138,6 +142,10 @@ def unbounded_direction(action: sp.Expr, fields: tuple[sp.Expr, ...]) -> tuple[s
                 degree = sum(a * w for a, w in zip(next(iter(top)), weights))
                 return _told(fields, weights, u, _at(top, u), degree)
     return None
+
+
+def _real_part(coefficient: sp.Expr) -> sp.Expr:
+    return coefficient.as_real_imag()[0] if coefficient.has(sp.I) else coefficient
 
 
 def _falls(coefficient: sp.Expr, degree: int, half: Sequence[bool]) -> bool:
@@ -255,20 +263,32 @@ def _negative_direction(form: Terms, half: Sequence[bool]) -> Direction | None:
 
 def _probe(expr: sp.Expr, fields: Sequence[sp.Expr], symbols: Sequence[sp.Dummy],
            half: Sequence[bool]) -> tuple[str, sp.Expr] | None:
-    """A function with no parameters, along the axes: numbers that fall at t = 10, 100, 1000 and do not level off."""
-    if expr.free_symbols - set(symbols) or expr.has(SpaceSum) or entries(expr):
+    """A function along straight lines: numbers that fall at t = 10, 100, 1000 and do not level off.
+
+    With parameters it has to fall along the same line for all of them, small and large, of either sign unless their
+    sign is known.
+    """
+    parameters = sorted(expr.free_symbols - set(symbols), key=sp.default_sort_key)
+    if len(parameters) > MAX_PARAMETERS or expr.has(SpaceSum) or entries(expr):
         return None
-    function = sp.lambdify(list(symbols), expr, modules="mpmath")
-    for i, field in enumerate(fields):
-        for sign in (1,) if half[i] else (1, -1):
-            try:
-                s = [mpmath.mpmathify(function(*(sign * 10**k if j == i else 0 for j in range(len(fields)))))
-                     for k in (1, 2, 3)]
-            except (ValueError, ZeroDivisionError, OverflowError, TypeError):
-                continue
-            falls = [s[0] - s[1], s[1] - s[2]]
-            if all(isinstance(x, mpmath.mpf) for x in s) and falls[0] > 0 and falls[1] >= 0.7 * falls[0]:
-                t = sp.Symbol("t")
-                return f"{field} = {sign * t}", expr.xreplace({symbols[i]: sign * t} | {
-                    symbol: sp.S.Zero for j, symbol in enumerate(symbols) if j != i})
+    function = sp.lambdify([*symbols, *parameters], expr, modules="mpmath")
+    sizes = (mpmath.mpf(1) / 100, mpmath.mpf(1), mpmath.mpf(100))
+    choices = [[sign * size for sign in _signs(p) for size in sizes] for p in parameters]
+
+    def falls(v: Direction, values: Sequence[Any]) -> bool:
+        try:
+            s = [mpmath.re(function(*(int(x) * 10**k for x in v), *values)) for k in (1, 2, 3)]
+        except (ValueError, ZeroDivisionError, OverflowError, TypeError):
+            return False
+        return bool(all(isinstance(x, mpmath.mpf) for x in s) and s[0] > s[1] and s[1] - s[2] >= 0.7 * (s[0] - s[1]))
+
+    for v in sorted(_directions(half), key=lambda v: sum(map(abs, v))):  # the axes first
+        if all(falls(v, values) for values in product(*choices)):
+            t = sp.Symbol("t")
+            path = ", ".join(f"{f} = {x * t}" for f, x in zip(fields, v) if x != 0)
+            return path, expr.xreplace({symbol: x * t for symbol, x in zip(symbols, v)})
     return None
+
+
+def _signs(parameter: sp.Expr) -> tuple[int, ...]:
+    return (1,) if parameter.is_nonnegative else (-1,) if parameter.is_nonpositive else (1, -1)

@@ -24,7 +24,7 @@ from typing import Any
 
 import sympy as sp
 
-from fieldtheory.errors import BadInput, RuleError
+from fieldtheory.errors import BadInput, RuleError, UnknownName
 from fieldtheory.symbolic.fields import SpaceSum, entries, vary
 from fieldtheory.symbolic.maxplus import (
     Affine,
@@ -259,7 +259,21 @@ class PowerCounting:
     given: tuple[Affine, ...] = field(default=(), repr=False)  # the constraints as rows, over the parameters
 
     def at(self, point: Mapping[Any, Any] | None = None, **named: Any) -> tuple[Chamber, ...]:
-        """The solutions at a numerical point (more than one where several coexist)."""
+        """The solutions at a numerical point (more than one where several coexist).
+
+        Raises
+        ------
+        BadInput, UnknownName
+            For an exponent without a number, and a name that is none of the exponents.
+        """
+        given = [str(key) for key in (*(point or {}), *named)]
+        names = [str(parameter) for parameter in self.parameters]
+        for name in given:
+            if name not in names:
+                raise UnknownName("point", name, names)
+        missing = [name for name in names if name not in given]
+        if missing:
+            raise BadInput("point", f"no {', '.join(missing)}", f"a number for each of {', '.join(names)}")
         found = select_chamber(self.chambers, point, **named)
         if not found:
             raise RuleError(f"no dominant balance at {_point(point, named)}")

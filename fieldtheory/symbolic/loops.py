@@ -19,8 +19,7 @@ from math import comb, factorial
 
 import sympy as sp
 
-from fieldtheory.errors import BadInput
-from fieldtheory.symbolic.moments import Moments
+from fieldtheory.symbolic.moments import Moments, check_loops
 
 hbar = sp.Symbol("hbar", positive=True)
 """The loop-counting parameter: the power of 1/N once S = N s."""
@@ -62,7 +61,7 @@ def loop_coefficients(loops: int) -> LoopCoefficients:
     BadInput
         If ``loops`` is not a non-negative integer.
     """
-    _check_loops(loops)
+    check_loops(loops)
     order = 2 * loops  # powers of ε = √ħ
     G, vertices = sp.Symbol("G"), {k: sp.Symbol(f"S{k}") for k in range(3, order + 3)}
     moments = Moments(1, order, {(k,): vertex / factorial(k) for k, vertex in vertices.items()}, ((G,),))
@@ -73,11 +72,6 @@ def loop_coefficients(loops: int) -> LoopCoefficients:
                           for l, value in averages.items() if l <= loops}
     log_partition = {l + 1: moments.expression(value) for l, value in enumerate(moments.log_norm()) if l >= 1}
     return LoopCoefficients(loops, G, vertices, log_partition, expectation)
-
-
-def _check_loops(loops: int) -> None:
-    if not isinstance(loops, int) or loops < 0:
-        raise BadInput("loops", loops, "an integer that is zero or more")
 
 
 @dataclass(frozen=True)
@@ -94,7 +88,7 @@ class ScalarExpansion:
 
     @classmethod
     def of(cls, action: sp.Expr, field: sp.Expr, loops: int) -> ScalarExpansion:
-        _check_loops(loops)
+        check_loops(loops)
         # ⟨O⟩ at L loops needs S_2 … S_{2L+1}; ln Z at L+1 loops one more.
         return cls(field, action, scalar_derivatives(action, field, 2 * loops + 2), loops)
 

@@ -16,13 +16,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import comb
+from typing import Any
 
 import sympy as sp
 from sympy.polys.rings import PolyElement, ring
 
+from fieldtheory.errors import BadInput
+
 Index = tuple[int, ...]
 """A multi-index: the power of each field."""
 Propagator = tuple[tuple[sp.Expr, ...], ...]
+
+
+def check_loops(loops: Any) -> None:
+    """BadInput for a number of loops that is none."""
+    if isinstance(loops, bool) or not isinstance(loops, int) or loops < 0:
+        raise BadInput("loops", loops, "an integer that is zero or more")
 
 
 def indices(fields: int, degree: int) -> Iterator[Index]:

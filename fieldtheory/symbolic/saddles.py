@@ -14,11 +14,13 @@ from typing import Any
 
 import mpmath
 import sympy as sp
+from sympy.functions.elementary.trigonometric import TrigonometricFunction
 
 from fieldtheory.errors import BadInput, RuleError
 from fieldtheory.symbolic.contour import non_analytic_terms
-from fieldtheory.symbolic.fields import Entry, SpaceSum, depends_on
+from fieldtheory.symbolic.fields import Entry, SpaceSum, depends_on, entries
 from fieldtheory.symbolic.polysolve import Solutions, solve_rational, solve_symbolic
+from fieldtheory.symbolic.search import stationary_points
 
 DEPENDS = "depends on the parameters"
 DIGITS = 40
@@ -75,7 +77,8 @@ def saddle_points(expr: Any, fields: Iterable[Any], *, large: Any = None,
 
     Ordered by value.  A point whose reality depends on the parameters is kept.  Where saddles form a continuum
     (a broken continuous symmetry), the list holds the isolated ones with det S'' ≠ 0 and representatives on the
-    hyperplanes φ_i = 0, which are degenerate along the continuum.
+    hyperplanes φ_i = 0, which are degenerate along the continuum.  Where the action is not a polynomial and algebra
+    does not help, they are searched for numerically, with a :class:`~fieldtheory.errors.SearchWarning`.
 
     Raises
     ------
@@ -241,7 +244,7 @@ def _solve(body: sp.Expr, symbols: list[sp.Symbol], real: bool) -> Solutions:
     numerators = [sp.expand(n) for n, _ in pairs]
     if not all(n.is_polynomial(*symbols) for n in numerators) or any(
             depends_on(c, x) for n in numerators for c in sp.Poly(n, *symbols).coeffs() for x in symbols):
-        return _solve_general(gradient, symbols)
+        return _solve_general(gradient, symbols, real)
     exact = [sp.nsimplify(n, rational=True) if n.has(sp.Float) else n for n in numerators]
     if all(c.is_Rational for n in exact for c in sp.Poly(n, *symbols).coeffs()):
         found = solve_rational(exact, symbols, real=real)
@@ -252,17 +255,24 @@ def _solve(body: sp.Expr, symbols: list[sp.Symbol], real: bool) -> Solutions:
     return found
 
 
-def _solve_general(gradient: list[sp.Expr], symbols: list[sp.Symbol]) -> Solutions:
-    if len(symbols) > 1:
-        raise RuleError("the saddle points of an action of several fields that is not polynomial are not searched for; "
-                        "give one by hand (at=...)")
-    if any(depends_on(total, symbols[0]) for total in gradient[0].atoms(SpaceSum)):
+def _solve_general(gradient: list[sp.Expr], symbols: list[sp.Symbol], real: bool) -> Solutions:
+    if any(depends_on(total, x) for g in gradient for total in g.atoms(SpaceSum) for x in symbols):
         raise RuleError("the equation of state holds sums over data, and is solved with numbers only; give the saddle "
                         "by hand (at=...)")
-    try:
-        return Solutions([(root,) for root in sp.solve(gradient[0], symbols[0])])
-    except NotImplementedError:
-        return Solutions([], gradient)
+    numbers = not any(g.free_symbols.difference(symbols) or entries(g) for g in gradient)
+    if len(symbols) == 1 and not (numbers and gradient[0].atoms(TrigonometricFunction)):  # which may have many roots
+        try:
+            return Solutions([(root,) for root in sp.solve(gradient[0], symbols[0])])
+        except NotImplementedError:
+            pass
+    if not numbers:
+        if len(symbols) == 1:
+            return Solutions([], gradient)
+        raise RuleError("the saddle points of an action of several fields that is not polynomial are searched for in "
+                        "numbers only; give numbers for the parameters, or one saddle point by hand (at=...)")
+    if not real:
+        raise RuleError("complex saddle points of an action that is not polynomial are not searched for")
+    return Solutions(stationary_points(gradient, symbols))
 
 
 def _on_contour(point: Sequence[sp.Expr], names: Sequence[sp.Expr]) -> bool | None:
@@ -300,7 +310,9 @@ def _saddle_point(body: sp.Expr, symbols: list[sp.Symbol], names: Sequence[sp.Ex
 def _stability(hessian: sp.ImmutableMatrix) -> str:
     if not hessian.free_symbols:
         with mpmath.workdps(DIGITS):
-            values = mpmath.eigsy(_matrix(hessian), eigvals_only=True)
+            values = mpmath.eigsy(_matrix(hessian).apply(mpmath.re), eigvals_only=True)
+            if any(mpmath.im(x) for x in _matrix(hessian)):  # the Gaussian there converges, or it does not
+                return "stable" if min(values) > 0 else "complex"
         signs = {bool(v > 0) for v in values}
         return "saddle" if len(signs) == 2 else "stable" if signs == {True} else "unstable"
     n = hessian.rows

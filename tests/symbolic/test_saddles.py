@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+from itertools import product
 
+import mpmath
 import pytest
 import sympy as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fieldtheory.errors import BadInput, FieldTheoryError, RuleError
+from fieldtheory.errors import BadInput, FieldTheoryError, RuleError, SearchWarning
 from fieldtheory.next_coefficient import lowest_minimum
 from fieldtheory.symbolic.contour import unbounded_direction
 from fieldtheory.symbolic.fields import Entry, Space, SpaceSum
@@ -139,6 +141,37 @@ def test_actions_that_are_not_polynomial():
     assert [p.value for p in saddle_points(positive**3 / 3 - positive, [positive])] == [1]
 
 
+def test_analytic_actions_are_searched_in_numbers():
+    """A pair of tilted log cosh wells, rotated: 9 saddle points that no algebra gives, known from one field each."""
+    def one(u, tilt):
+        return u**2 / 4 - sp.log(sp.cosh(u)) + tilt * u
+
+    u, v = x + y / 2, y - x / 3
+    with pytest.warns(SearchWarning, match="there may be others"):
+        points = saddle_points(one(u, R(1, 30)) + one(v, -R(1, 20)), [x, y])
+    assert by_stability(points) == ["saddle"] * 4 + ["stable"] * 4 + ["unstable"]
+    with mpmath.workdps(40):
+        alone = [[mpmath.findroot(lambda t, tilt=tilt: t / 2 - mpmath.tanh(t) + tilt, start) for start in (-2, 0, 2)]
+                 for tilt in (mpmath.mpf(1) / 30, -mpmath.mpf(1) / 20)]
+        found = [tuple(mpmath.mpf(str(w.subs(p.values).evalf(40))) for w in (u, v)) for p in points]
+        for pair in product(*alone):
+            assert min(max(abs(a - b) for a, b in zip(pair, other)) for other in found) < mpmath.mpf(10)**-35
+    assert float(dominant(points).action) == min(float(p.action) for p in points)
+
+
+def test_a_search_keeps_exact_and_degenerate_points_and_the_contour():
+    q = sp.Symbol("q", positive=True)
+    with pytest.warns(SearchWarning):
+        (point,) = saddle_points(sp.cosh(x) + sp.cosh(y) + x * y / 2, [x, y])
+        (flat,) = saddle_points(sp.cosh(x) - x**2 / 2 + sp.exp(y) - y, [x, y])
+        (bounded,) = saddle_points(q - sp.log(q) + sp.exp(x) - x / 2 + q**2 * x**2, [q, x])
+        wave = saddle_points(x**2 / 60 - sp.cos(x), [x])
+    assert point.point == (0, 0) and point.action == 2
+    assert flat.point == (0, 0) and flat.stability == "degenerate" and flat.degenerate_directions == ((1, 0),)
+    assert bounded.values[q] > 0 and bounded.stability == "stable"
+    assert dominant(wave).value == 0 and len(wave) >= 15  # algebra would give the one at zero and be content
+
+
 @settings(max_examples=8, deadline=None)
 @given(S=actions(2))
 def test_the_planted_saddle_is_the_only_one(S):
@@ -172,7 +205,9 @@ def test_boundedness_is_decided_right_where_it_can_be_sampled(coefficients):
     (-x**2, (x,)), (x**3, (x,)), (a * x**3 + x**2, (x,)), (x**2 - g * x**4, (x,)), (x**2 + y**3, (x, y)),
     (x**4 - x**2 + y**4 - 3 * x**2 * y**2, (x, y)), (x * y, (x, y)), (-x**2 + y**4, (x, y)), (x, (x,)),
     (y**2 / 2 - x**2 * y + x**4 / 4, (x, y)), (x**4 + y**4 + z**4 - 3 * x**2 * y * z, (x, y, z)),
-    (-sp.exp(x), (x,)), (-sp.log(1 + x**2), (x,)),
+    (-sp.exp(x), (x,)), (-sp.log(1 + x**2), (x,)), (sp.exp(x) - x**2, (x,)), (x - sp.log(x), (x,)),
+    (sp.exp(x) - x + y**2 / 2 - x * y**3, (x, y)), (sp.cosh(x) * (1 - g * x**4), (x,)), (sp.I * x - x**2, (x,)),
+    (x**2 - (1 + sp.I) * x**4, (x,)), (sp.log(1 + sp.exp(x)) - 2 * x, (x,)),
 ])
 def test_unbounded_actions(action, fields):
     assert unbounded_direction(action, fields) is not None
@@ -181,6 +216,8 @@ def test_unbounded_actions(action, fields):
 @pytest.mark.parametrize("action, fields", [
     (x**2, (x,)), (x**4 - 5 * x**3, (x,)), (x**2 + a * x**3 + b * x**4, (x,)), (x**2 + g * y**4 - x * y, (x, y)),
     (y**2 / 2 - x**2 * y + x**4, (x, y)), (x**4 + y**4 - 2 * x**2 * y**2 + x**2, (x, y)),
+    (x**2 / 2 + sp.I * x**3, (x,)), (sp.I * x**2, (x,)), (sp.log(1 + sp.exp(x)) - x / 2, (x,)),
+    (sp.cosh(x) - a * x**4, (x,)), (g * sp.cosh(x) - m * x, (x,)), (x**2 - sp.log(1 + g * x**2), (x,)),
     (sp.exp(x) - x, (x,)), (sp.sqrt(1 + x**2), (x,)), (1 / (1 + x**2), (x,)),
     (x**4 + y**4 + z**4 - x**2 * y * z, (x, y, z)),
     (sp.Symbol("q", positive=True)**3 / 3, (sp.Symbol("q", positive=True),)),
@@ -209,7 +246,8 @@ def test_polynomial_systems():
     (lambda: saddle_points(well + x, [x], large=N), "still contains"),
     (lambda: saddle_points(x**2 + sp.Abs(x), [x]), "action: got Abs"),
     (lambda: saddle_points(x**6 + a * x**5 + x, [x]), "no closed solution; give numbers"),
-    (lambda: saddle_points(sp.cosh(x) * sp.cosh(y), [x, y]), "several fields that is not polynomial"),
+    (lambda: saddle_points(sp.cosh(x) * sp.cosh(g * y), [x, y]), "several fields that is not polynomial"),
+    (lambda: saddle_points(sp.cosh(x) + x**2 - x, [x], complex=True), "complex saddle points of an action that is not"),
     (lambda: saddle_points(Entry("j", "imaginary")**2, [Entry("j", "imaginary")]), "imaginary"),
     (lambda: saddle_points(sum_of_logs, [x]), "sums over data"),
     (lambda: dominant(saddle_points(-x**2, [x])), "no real saddle point with positive curvature"),
