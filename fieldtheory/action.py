@@ -12,8 +12,8 @@ import sympy as sp
 
 from fieldtheory.errors import BadInput, RuleError, UnknownName
 from fieldtheory.expandable import Expandable
+from fieldtheory.symbolic import bases, rotation, rules, sites
 from fieldtheory.symbolic import features as feature_rules
-from fieldtheory.symbolic import rotation, rules, sites
 from fieldtheory.symbolic.closures import Closure, close
 from fieldtheory.symbolic.collective import split
 from fieldtheory.symbolic.fields import (
@@ -279,9 +279,30 @@ class Action(Expandable):
         inputs) in that basis.  Quantities that are not linear in the shared field are left behind.
         """
         self._check_fresh("names", spectrum, basis, modes, *(projections or {}).values())
-        named = {self[key]: name for key, name in (projections or {}).items()}
-        step = sites.cavity(self.value, self.space(space), self._field(shared), spectrum=spectrum, basis=basis,  # type: ignore[arg-type]
-                            modes=modes, projections=named)  # type: ignore[arg-type]
+        field: Any = self._field(shared)
+        data: Any = {self[key]: name for key, name in (projections or {}).items()}
+        step = sites.cavity(self.value, self.space(space), field, spectrum=spectrum, basis=basis, modes=modes,
+                            projections=data)
+        return self._after(step)._with_known_quantities()
+
+    def project(self, space: str, matrix: str, law: str, *, modes: str = "mode", inputs: str = "x") -> Action:
+        """Many samples: averages over the law of the inputs, in its basis (:func:`.symbolic.bases.project`).
+
+        ``matrix`` are the inputs, ``law`` is ``hypercube`` (Walsh functions) or ``gaussian`` (Hermite polynomials).
+        """
+        self._check_fresh("names", modes, inputs)
+        step = bases.project(self.value, self.space(space), self[matrix], law, modes=modes, inputs=inputs)  # type: ignore[arg-type]
+        return self._after(step)._with_known_quantities()
+
+    def complete(self) -> Action:
+        """Sums over the complete basis as averages over the inputs (:func:`.symbolic.bases.complete`)."""
+        return self._after(bases.complete(self.value))
+
+    def restrict(self, modes: str, name: str, *vectors: str) -> Action:
+        """Only some modes of ``vectors``, as a space called ``name`` (:func:`.symbolic.bases.restrict`)."""
+        self._check_fresh("name", name)
+        kept = Space(name, sp.Symbol(f"N_{name}", positive=True))
+        step = bases.restrict(self.value, self.space(modes), kept, [self[vector] for vector in vectors])  # type: ignore[misc]
         return self._after(step)._with_known_quantities()
 
     def factorise(self, space: str) -> Action:

@@ -23,6 +23,7 @@ from fieldtheory.symbolic.closures import Closure, FieldClosure, ScalarClosure
 from fieldtheory.symbolic.fields import Entry, Space, SpaceSum, entries, vary
 from fieldtheory.symbolic.loops import ScalarExpansion, hbar, loop_coefficients, scalar_derivatives
 from fieldtheory.symbolic.series import numerical_value
+from fieldtheory.symbolic.siteclosure import SiteClosure, affine
 
 Array = np.ndarray
 Generator = np.random.Generator
@@ -39,7 +40,31 @@ def check_closure(closure: Closure) -> Check:
         return lambda rng: _check_scalar(closure, rng)
     if isinstance(closure, FieldClosure):
         return lambda rng: _check_field(closure, rng)
+    if isinstance(closure, SiteClosure):
+        return lambda rng: _check_site(closure, rng)
     return lambda rng: _check_exact(closure, rng)
+
+
+def _check_site(closure: SiteClosure, rng: Generator) -> list[CheckResult]:
+    """At one site: the parts of a self-consistent average make up the whole, the gradient is that of the action."""
+    S = closure.action.expr
+    results = []
+    for m, body in closure.parameters.items():
+        parts, samples = affine(body, m), 3
+        made = parts.constant + sp.Add(*(u * SpaceSum(v * m, *m.spaces) for u, v in parts.pairs))
+        values = _draw(sp.Tuple(S, body), set(), samples, rng)
+        whole, sum_of_parts = (np.asarray(evaluate(expr, values, axes=m.spaces)) for expr in (body, made))
+        error = float(np.max(np.abs(whole - sum_of_parts)) / max(np.max(np.abs(whole)), 1e-3))
+        results.append(CheckResult(f"equation of {m.name}", error, 1e-10))
+    values, step = _draw(S, set(), 3, rng), 1e-5
+    for field, gradient in closure.gradients.items():
+        direction = rng.standard_normal(np.shape(values[field]))
+        sides = [float(np.real(evaluate(S, values | {field: values[field] + moved})))
+                 for moved in (step * direction, -step * direction)]
+        slope = float(np.sum(direction * np.asarray(evaluate(gradient, values, axes=field.spaces))))
+        error = abs((sides[0] - sides[1]) / (2 * step) - slope) / max(abs(slope), 1e-2)
+        results.append(CheckResult(f"gradient in {field.name}", error, 1e-5))
+    return results
 
 
 def _check_exact(closure: Closure, rng: Generator) -> list[CheckResult]:

@@ -22,7 +22,9 @@ import sympy as sp
 
 from fieldtheory.errors import NotConverged, RuleError
 from fieldtheory.featurelaw import compare_laws, feature_sizes
+from fieldtheory.inputlaw import compare_projected, law_and_sizes
 from fieldtheory.numerics import conditional_integral, contour_integral, evaluate
+from fieldtheory.sitelaw import compare_cavity, compare_decoupled
 from fieldtheory.symbolic.fields import Entry, Space, depends_on, open_spaces
 from fieldtheory.symbolic.rules import FieldAction, LogIntegral, Step
 
@@ -560,15 +562,40 @@ def _featured(step: Step, pushed: Pushed, rng: Generator, symbols: frozenset[sp.
         yield CheckResult(quantity, error, tolerance)
 
 
+def _singled_out(step: Step, pushed: Pushed, rng: Generator, symbols: frozenset[sp.Symbol],
+                 seen: Seen) -> Iterator[CheckResult]:
+    """One site of one, two and three."""
+    compare = {"decouple": compare_decoupled, "cavity": compare_cavity}[step.rule]
+    count = 1 + len(seen) % 3
+    seen[sp.Symbol(f"draw {len(seen)}")] = set()
+    sizes = {**dict.fromkeys(symbols, 2), step.details["space"].size: count}
+    for quantity, error, tolerance in compare(step, pushed, _draw(_relevant(step, pushed), sizes, rng), count, rng):
+        yield CheckResult(quantity, error, tolerance)
+
+
+def _over_inputs(step: Step, pushed: Pushed, rng: Generator, symbols: frozenset[sp.Symbol],
+                 seen: Seen) -> Iterator[CheckResult]:
+    """Averages over inputs, on a law with few points."""
+    law, given = law_and_sizes(step)
+    sizes = {**dict.fromkeys(symbols, 2), **given}
+    seen[sp.Symbol(f"draw {len(seen)}")] = set()
+    values = _draw(_relevant(step, pushed), sizes, rng)  # type: ignore[arg-type]
+    for quantity, error in compare_projected(step, pushed, values, law):
+        yield CheckResult(quantity, error, law.tolerance)
+
+
 Rule = Callable[[Step, Pushed, Generator, frozenset[sp.Symbol], Seen], Iterator[CheckResult]]
 _RULES: dict[str, Rule] = {
     "integrate_out": _integrated, "integrate_conjugate": _contour, "change_variable": _changed,
     "introduce": _introduced, "diagonalise": _rotated, "factorise": _factorised,
     "integrate_site": _site_integrated, "gaussian_features": _featured,
+    "complete": _over_inputs, "restrict": _over_inputs,
 }
 
 
-_APPROXIMATIONS: dict[str, Rule] = {"leading_order": _leading, "gaussian_features": _featured}
+_APPROXIMATIONS: dict[str, Rule] = {"leading_order": _leading, "gaussian_features": _featured,
+                                    "decouple": _singled_out, "cavity": _singled_out,
+                                    "project": _over_inputs, "restrict": _over_inputs}
 
 
 def _check_of(step: Step) -> Rule | None:

@@ -20,6 +20,7 @@ import sympy as sp
 
 from fieldtheory.errors import BadInput, NotConverged
 from fieldtheory.symbolic.fields import Entry, Space, SpaceSum, open_spaces
+from fieldtheory.symbolic.sites import Bundle
 
 Array = np.ndarray
 Values = Mapping[sp.Basic, Any]
@@ -28,7 +29,8 @@ _FUNCTIONS: dict[Any, Callable[..., Array]] = {
     sp.log: np.emath.log, sp.exp: np.exp, sp.Abs: np.abs, sp.sin: np.sin, sp.cos: np.cos, sp.tanh: np.tanh,
     sp.erf: scipy.special.erf, sp.gamma: scipy.special.gamma, sp.digamma: scipy.special.digamma,
     sp.loggamma: lambda x: scipy.special.loggamma(x) if np.iscomplexobj(x) else scipy.special.gammaln(x),
-    sp.sign: np.sign, sp.Max: lambda *x: reduce(np.maximum, x), sp.Min: lambda *x: reduce(np.minimum, x),
+    Bundle: lambda x: x, sp.sign: np.sign,
+    sp.Max: lambda *x: reduce(np.maximum, x), sp.Min: lambda *x: reduce(np.minimum, x),
 }
 
 

@@ -21,7 +21,7 @@ import xarray as xr
 
 from fieldtheory.action import Action
 from fieldtheory.checks import check_closure
-from fieldtheory.derivation import Check, Derivation
+from fieldtheory.derivation import Derivation
 from fieldtheory.errors import BadInput, FieldTheoryError, RuleError, UnknownName
 from fieldtheory.microscopic import EXPONENTS, HYPERPARAMETERS
 from fieldtheory.network import Network
@@ -138,14 +138,11 @@ class Theory:
         closed = bool(self.closure.state.unknowns)
         words = f"Close the action at its saddle point, with {_loops(self.loops)}." if closed else (
             "No field is left: what is asked for is a function of the data.")
-        check: Check | None = None
         if isinstance(self.closure, SiteClosure):
             words = "One site is left; what it feels of the others follows from averages over its own law."
-        else:
-            check = check_closure(self.closure)
         closing = Step(rule="close", before=self.action.value, after=self.action.value, push=lambda o: o,
                        description=words, remainder=hbar**(self.loops + 1) if closed else None,
-                       check=check)
+                       check=check_closure(self.closure))
         steps = (*self.action.steps, closing)
         notes = [f"Averages are kept through {_loops(self.loops)}; what is dropped is of order "
                  f"$\\hbar^{{{self.loops + 1}}}$, where $\\hbar$ counts loops; the power counting says what power of "
@@ -225,8 +222,8 @@ class Theory:
     @cached_property
     def _predictor(self) -> Predictor:
         if isinstance(self.closure, SiteClosure):
-            raise RuleError(f"{self.name} is closed by averages over one site, not by equations in a few unknowns: it has "
-                            "predict, and neither solutions nor branches")
+            raise RuleError(f"{self.name} is closed by averages over one site, not by equations in a few unknowns: it "
+                            "has predict, and neither solutions nor branches")
         return Predictor(self.action, self.closure, f"{self.name}_{self.view}_{self.loops}".replace("-", "_"))
 
     @property
@@ -337,13 +334,14 @@ class Theory:
             if name not in Effort.__dataclass_fields__:
                 raise UnknownName("effort", name, Effort.__dataclass_fields__)
         net, wanted = self.network, None if outputs is None else list(outputs)
-        prediction, _ = self._site_predictor.predict(net, data, width, wanted, Effort(**effort))
+        prediction = self._site_predictor.predict(net, data, width, wanted, Effort(**effort))
         dropped = " + ".join(dict.fromkeys(f"O({step.remainder})" for step in self.action.steps if not step.exact))
-        for name in prediction.data_vars:
-            prediction[name].attrs["remainder"] = dropped
+        for variable in prediction.data_vars.values():
+            variable.attrs["remainder"] = dropped
         return prediction.assign_attrs(
             theory=self.name, view=self.view, loops=self.loops, remainder=dropped, dataset=data.name,
             width=net.resolve_width(width), samples=data.samples, scaling=net.scaling.name,
+            prior=str(net.prior), bias_variance=float(net.bias_variance or 0.0),
             **{name: float(getattr(net, name)) for name in HYPERPARAMETERS})
 
     def _remainder(self, quantity: str) -> str:

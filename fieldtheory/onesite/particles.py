@@ -1,0 +1,136 @@
+"""Averages over the law of one site: by quadrature in few dimensions, else by particles that move under HMC.
+
+A *sampler of the site* has ``update(energy)`` that brings it to the law exp(-energy), and nodes with weights.
+:class:`Grid` reweights fixed nodes; :class:`Particles` moves a few hundred copies, all at once, by Hamiltonian steps in
+coordinates where the prior is isotropic, with jittered steps adapted while ``adapting``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Array = np.ndarray
+Bound = Callable[[Sequence[Array]], dict[str, Array]]
+
+LEAPS = 8
+"""Leapfrog steps in a sweep."""
+ACCEPTANCE = 0.85
+"""What the step size is adapted to."""
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """The fields of one site as one vector: shapes, and the standard deviation of the prior of each component."""
+
+    shapes: tuple[tuple[int, ...], ...]
+    scales: Array
+
+    @property
+    def size(self) -> int:
+        return len(self.scales)
+
+    def split(self, x: Array) -> list[Array]:
+        """Whitened vectors (particle, component) -> the fields (particle, ...)."""
+        fields, start, y = [], 0, x * self.scales
+        for shape in self.shapes:
+            count = int(np.prod(shape))
+            fields.append(y[:, start:start + count].reshape(len(x), *shape))
+            start += count
+        return fields
+
+    def join(self, arrays: Sequence[Array]) -> Array:
+        """Gradients in the fields -> gradients in the whitened vector."""
+        return np.concatenate([a.reshape(len(a), -1) for a in arrays], axis=1) * self.scales
+
+
+class Grid:
+    """Gauss-Legendre nodes on panels of every axis, with an edge at zero; one or two dimensions."""
+
+    exact = True
+    dimensions = 2
+
+    def __init__(self, coordinates: Coordinates, end: float = 10.0) -> None:
+        panels, order = ((40, 16), (20, 8))[coordinates.size - 1]
+        x, w = np.polynomial.legendre.leggauss(order)
+        edges = np.linspace(-end, end, panels + 1)
+        half = np.diff(edges)[:, None] / 2
+        axis, weights = (edges[:-1, None] + half * (x + 1)).ravel(), (half * w).ravel()
+        mesh = np.meshgrid(*[axis] * coordinates.size, indexing="ij")
+        self.points = np.stack([m.ravel() for m in mesh], axis=1)
+        self.log_volume = np.log(reduce_product(np.meshgrid(*[weights] * coordinates.size, indexing="ij"))).ravel()
+        self.log_volume += np.log(coordinates.scales).sum()
+        self.coordinates = coordinates
+        self.weights = np.full(len(self.points), 1 / len(self.points))
+        self.log_integral = np.nan
+        self.start(self.log_volume - (self.points**2).sum(axis=1) / 2)
+
+    def start(self, logs: Array) -> None:
+        top = logs.max()
+        weights = np.exp(logs - top)
+        self.log_integral = float(top + np.log(weights.sum()))
+        self.weights = weights / weights.sum()
+
+    @property
+    def fields(self) -> list[Array]:
+        return self.coordinates.split(self.points)
+
+    def update(self, run: Bound) -> None:
+        self.start(self.log_volume - run(self.fields)["energy"])
+
+
+def reduce_product(arrays: Sequence[Array]) -> Array:
+    result = np.ones(())
+    for array in arrays:
+        result = result * array
+    return result
+
+
+class Particles:
+    """Copies of one site, drawn from the prior at first."""
+
+    exact = False
+
+    def __init__(self, coordinates: Coordinates, count: int, seed: np.random.SeedSequence, step: float = 0.15) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.coordinates, self.step, self.adapting = coordinates, step, True
+        self.points = self.rng.standard_normal((count, coordinates.size))
+        self.weights = np.full(count, 1 / count)
+        self.accepted: list[float] = []
+        self.energies: list[Array] = []
+
+    @property
+    def fields(self) -> list[Array]:
+        return self.coordinates.split(self.points)
+
+    def update(self, run: Bound) -> None:
+        """One sweep: ``LEAPS`` leapfrog steps and an accept/reject test for every particle."""
+        rng, x = self.rng, self.points
+        energy, force = self._at(run, x)
+        momentum = rng.standard_normal(x.shape)
+        before = energy + (momentum**2).sum(axis=1) / 2
+        step = self.step * rng.uniform(0.6, 1.4, (len(x), 1))
+        y, p = x, momentum - step / 2 * force
+        for leap in range(LEAPS):
+            y = y + step * p
+            proposed, force = self._at(run, y)
+            p = p - (step if leap < LEAPS - 1 else step / 2) * force
+        with np.errstate(over="ignore", invalid="ignore"):
+            change = before - proposed - (p**2).sum(axis=1) / 2
+            accept = rng.random(len(x)) < np.exp(np.minimum(change, 0.0))  # a NaN is refused
+        self.points = np.where(accept[:, None], y, x)
+        rate = float(accept.mean())
+        if self.adapting:
+            self.step = float(np.clip(self.step * np.exp(0.3 * (rate - ACCEPTANCE)), 1e-4, 1.0))
+        else:
+            self.accepted.append(rate)
+            self.energies.append(np.where(accept, proposed, energy))
+
+    def _at(self, run: Bound, x: Array) -> tuple[Array, Array]:
+        found = run(self.coordinates.split(x))
+        return found["energy"], self.coordinates.join([found[key] for key in sorted(found) if key != "energy"])
+
+
+__all__ = ["Coordinates", "Grid", "Particles"]
