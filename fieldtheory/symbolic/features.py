@@ -113,7 +113,7 @@ def gaussian_features(action: FieldAction, weights: Entry, *, features: str = "F
     site, readout = _site_field(rest - coupled, found, weights, action)
     variances, constant = _prior(prior, hidden)
 
-    degree = _homogeneity(found.activation) if len(hidden) == 1 else None
+    degree = homogeneity(found.activation) if len(hidden) == 1 else None
     scale = variances[0]**degree if degree is not None else sp.S.One
     size = sp.Symbol(f"N_{features}", positive=True)
     axis = Space(space, size)
@@ -270,7 +270,7 @@ def _prior(prior: sp.Expr, hidden: tuple[Entry, ...]) -> tuple[tuple[sp.Expr, ..
     return tuple(variances), prior
 
 
-def _homogeneity(activation: sp.Expr) -> sp.Expr | None:
+def homogeneity(activation: sp.Expr) -> sp.Expr | None:
     """p where φ(xh) = x^p φ(h) for every x > 0, None where there is none."""
     x = sp.Dummy("x", positive=True)
     form = sp.expand(elementary(activation))
@@ -315,4 +315,4 @@ def _one_site(prior: sp.Expr, site: Space) -> sp.Expr:
     return total
 
 
-__all__ = ["CORRELATION", "SIGMA_U", "SIGMA_V", "SiteAverage", "U", "V", "gaussian_features"]
+__all__ = ["CORRELATION", "SIGMA_U", "SIGMA_V", "SiteAverage", "U", "V", "gaussian_features", "homogeneity"]

@@ -1,0 +1,125 @@
+"""The numerical checks of the rules that average over inputs (:mod:`.symbolic.bases`), on a law with few points.
+
+On the hypercube the law itself has few points: with every input sampled once, projection and Parseval's sum are exact,
+and nothing that the rules computed enters.  For Gaussian inputs the points and weights of Gauss-Hermite quadrature,
+with as many Hermite polynomials, are an orthonormal basis as complete; closed forms are then met up to the quadrature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import sympy as sp
+
+from fieldtheory.errors import RuleError
+from fieldtheory.numerics import evaluate
+from fieldtheory.symbolic.bases import InputAverage
+from fieldtheory.symbolic.fields import Entry, Space, open_spaces
+from fieldtheory.symbolic.rules import Step
+
+Array = np.ndarray
+Values = dict[sp.Basic, Any]
+Pushed = Mapping[str, tuple[sp.Expr, sp.Expr]]
+
+POINTS = 60
+"""Of the quadrature that stands for Gaussian inputs, in one dimension."""
+
+
+class DiscreteLaw:
+    """Points (K, D), their weights, and K orthonormal basis functions (K, K) on them.
+
+    ``tolerance``: how far a closed form may differ.
+    """
+
+    def __init__(self, name: str, dimension: int) -> None:
+        self.tolerance = 1e-6 if name == "gaussian" else 1e-9
+        if name == "gaussian":
+            nodes, weights = np.polynomial.hermite_e.hermegauss(POINTS)
+            self.points, self.weights = nodes[:, None], weights / weights.sum()
+            rows = [np.ones(POINTS), nodes]
+            for n in range(1, POINTS - 1):
+                rows.append((nodes * rows[n] - np.sqrt(n) * rows[n - 1]) / np.sqrt(n + 1))
+            self.basis = np.array(rows)
+        else:
+            self.points = np.where((np.arange(2**dimension)[:, None] >> np.arange(dimension)) & 1, -1.0, 1.0)
+            self.weights = np.full(2**dimension, 0.5**dimension)
+            subsets = [s for size in range(dimension + 1) for s in combinations(range(dimension), size)]
+            self.basis = np.array([self.points[:, list(s)].prod(axis=1) for s in subsets])
+
+    def evaluate(self, expr: sp.Expr, values: Values, axes: Sequence[Space] | None = None) -> Any:
+        """An expression with averages over this law."""
+        table: dict[sp.Basic, sp.Basic] = {}
+        given = dict(values)
+        for k, node in enumerate(sorted(expr.atoms(InputAverage), key=sp.default_sort_key)):
+            spaces = sorted(open_spaces(node.body), key=lambda space: space.name)
+            total: Any = 0.0
+            for point, weight, column in zip(self.points, self.weights, self.basis.T):
+                at = {**values, node.inputs: point}
+                for e in (e for e in node.body.atoms(Entry) if e.name == node.basis.name):
+                    at[e] = column[:int(values[e.spaces[0].size])]
+                total = total + weight * np.asarray(evaluate(node.body, at, axes=spaces))
+            table[node] = Entry(f"<E{k}>", "data", spaces)
+            given[table[node]] = total
+        return evaluate(expr.xreplace(table), given, axes=axes)
+
+
+def _nodes(step: Step) -> list[InputAverage]:
+    found = step.after.expr.atoms(InputAverage) | step.before.expr.atoms(InputAverage)
+    if not found:
+        raise RuleError("the action has no average over inputs")
+    return sorted(found, key=sp.default_sort_key)
+
+
+def law_and_sizes(step: Step) -> tuple[DiscreteLaw, dict[sp.Basic, int]]:
+    """The law to check a step on, and the sizes of its spaces."""
+    node = _nodes(step)[0]
+    # what the projection claims of samples holds for every law of which they are all points
+    name = "hypercube" if step.rule == "project" else node.law.name
+    law = DiscreteLaw(name, 2)
+    K, D = len(law.points), law.points.shape[1]
+    sizes: dict[sp.Basic, int] = {node.inputs.spaces[0].size: D}
+    modes = {space for expr in (step.before.expr, step.after.expr) for space in expr.atoms(Space)
+             if space in {e.spaces[0] for n in _nodes(step) for e in n.body.atoms(Entry) if e.name == n.basis.name}}
+    sizes |= {space.size: K for space in modes}
+    if step.rule == "restrict":
+        sizes[step.details["kept"].size] = min(2, K)  # type: ignore[attr-defined]
+    if step.rule == "project":
+        sizes[step.details["space"].size] = K  # type: ignore[attr-defined]
+    return law, sizes
+
+
+def compare_projected(step: Step, pushed: Pushed, values: Values, law: DiscreteLaw) -> Iterator[tuple[str, float]]:
+    """(quantity, error) of a step at random values of everything but the inputs."""
+    values = dict(values)
+    kept = 0
+    if step.rule == "project":
+        sample, mode = step.details["space"], step.details["modes"]
+        for entry in list(values):
+            if isinstance(entry, Entry) and entry.spaces == (sample,):
+                values[Entry(entry.name, entry.domain, (mode,))] = law.basis @ (law.weights * values[entry])  # type: ignore[list-item]
+            elif isinstance(entry, Entry) and entry.spaces[:1] == (sample,) and len(entry.spaces) == 2:
+                values[entry] = law.points
+    if step.rule == "restrict":
+        kept = int(values[step.details["kept"].size])  # type: ignore[attr-defined]
+        for old, new in dict(step.details["entries"]).items():  # type: ignore[call-overload]
+            values[old] = np.where(np.arange(len(values[old])) < kept, values[old], 0.0)
+            values[new] = values[old][:kept]
+    before, after = (law.evaluate(action.expr, values) for action in (step.before, step.after))
+    yield "S", abs(before - after) / max(abs(before), 1.0)
+    for name, (old, new) in pushed.items():
+        was, now = (np.asarray(law.evaluate(e, values, _axes(e))) for e in (old, new))
+        if step.rule == "project" and open_spaces(old) == {step.details["space"]}:
+            was = law.basis @ (law.weights * was)
+        if kept and open_spaces(old) == {step.details["modes"]}:
+            was = was[:kept]
+        yield f"<{name}>", float(np.max(np.abs(was - now)) / max(float(np.max(np.abs(was))), 1.0))
+
+
+def _axes(expr: sp.Expr) -> list[Space]:
+    return sorted(open_spaces(expr), key=lambda space: space.name)
+
+
+__all__ = ["DiscreteLaw", "compare_projected", "law_and_sizes"]

@@ -1,0 +1,352 @@
+r"""Mean-field theory in the population limit: the law of one site reduced by symmetry, and its order parameters solved.
+
+After `project`, `decouple`, `integrate_out`, `complete` and `restrict` the action of one site depends on the hidden
+weights through few averages over the inputs: the overlaps J = E[φ e] with the modes kept, E φ², and |w|².  They are
+evaluated on nodes that cover the prior, once; the law at any order parameter is then a reweighting of the nodes.
+
+- Parity on the hypercube.  The law is symmetric under every sign flip of a weight, so that nodes are drawn in one
+  orthant.  J is a sum over the corners of the cube of the coordinates that are kept (all of them, or those of the
+  parity, when the pre-activation of the rest is Gaussian: exact for D → ∞).
+- One direction under Gaussian inputs.  Nodes are (|w|, τ = cos(w, u)), and J_n = c_n(|w|) τⁿ (Mehler).
+
+Nodes are low-discrepancy points of the prior and of laws with large weights on the relevant inputs, weighted by their
+mixture; several random shifts give the error.  With one order parameter the right side falls with m, as
+:attr:`PopulationTheory.slope` shows, so that bisection finds the only solution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import sqrt
+
+import numpy as np
+import scipy.optimize
+import sympy as sp
+
+from fieldtheory.action import Action
+from fieldtheory.compile import Kernel, compile_kernel
+from fieldtheory.derivation import Derivation
+from fieldtheory.errors import BadInput, NotConverged, RuleError
+from fieldtheory.microscopic import activation_function
+from fieldtheory.network import Network
+from fieldtheory.population.nodes import NODE, Features, Nodes, U
+from fieldtheory.symbolic.bases import InputAverage, input_law, obstruction
+from fieldtheory.symbolic.features import homogeneity
+from fieldtheory.symbolic.fields import Entry, SpaceSum, depends_on, distribute
+from fieldtheory.symbolic.onset import Onset
+from fieldtheory.symbolic.siteclosure import SiteClosure
+
+Array = np.ndarray
+
+FEW = 100.0
+"""Effective nodes below which a result is not trusted."""
+NODES, SHIFTS = 8192, 8
+
+
+@dataclass(frozen=True)
+class PopulationSolution:
+    """Order parameters by mode, the error of each from the shifts of the nodes, and what certifies them.
+
+    ``nodes`` are the effective nodes of the worst shift, ``residual`` the largest |m - R(m)|; ``test_error`` is
+    E (y - f̄)², over the modes kept.
+    """
+
+    order_parameters: Mapping[int, float]
+    errors: Mapping[int, float]
+    test_error: float
+    residual: float
+    nodes: float
+    status: str
+
+    @property
+    def m(self) -> float:
+        """The order parameter where there is one mode."""
+        (value,) = self.order_parameters.values()
+        return value
+
+    @property
+    def error(self) -> float:
+        (value,) = self.errors.values()
+        return value
+
+
+class PopulationTheory:
+    """The mean-field theory of a network on a target with few modes, for infinitely many samples.
+
+    Parameters
+    ----------
+    network : its activation, variances, width and scaling; without biases.
+    law : ``hypercube`` (the target is a parity) or ``gaussian`` (Hermite modes of one direction).
+    target : the coefficient of each mode by its order, {k: 1.0} for y = χ_S with |S| = k; an integer k means that.
+    modes : orders kept in the output besides those of the target (Gaussian inputs; a parity is closed by symmetry).
+
+    Raises
+    ------
+    BadInput
+        If no feature of the activation overlaps with a mode of the target: with the reason.
+    """
+
+    def __init__(self, network: Network, law: str = "hypercube", target: int | Mapping[int, float] = 2, *,
+                 modes: Sequence[int] = ()) -> None:
+        self.network = network.plain("the population limit")
+        self.law = input_law(law)
+        self.target = {target: 1.0} if isinstance(target, int) else {int(n): float(c) for n, c in target.items() if c}
+        if not self.target:
+            raise BadInput("target", target, "at least one mode")
+        if law == "hypercube" and (len(self.target) > 1 or modes):
+            raise BadInput("target", target, "one parity: the symmetry that closes the theory is that of a single one")
+        self.activation = activation_function(self.network.activation)(U)
+        for order in self.target:
+            if reason := obstruction(self.activation, U, order):
+                raise BadInput("target", f"a mode of order {order}", f"one that the network can see: {reason}")
+        seen = [n for n in sorted({*self.target, *modes}) if obstruction(self.activation, U, n) is None]
+        self.modes = tuple(seen)
+
+    @cached_property
+    def action(self) -> Action:
+        """The law of one site, derived from the microscopic action."""
+        S = self.network.action().decouple("site", "m").integrate_out("a")
+        return S.project("sample", "X", self.law.name).complete().restrict("mode", "target", "m", "y")
+
+    @property
+    def derivation(self) -> Derivation:
+        """The steps, which print and verify themselves."""
+        S = self.action
+        observables = {"output": self.network.action().quantities["output"]}
+        return Derivation("Mean-field theory in the population limit", str(self.network), S.steps, observables,
+                          equations=self.equations)
+
+    @cached_property
+    def closure(self) -> SiteClosure:
+        closure = self.action.close()
+        assert isinstance(closure, SiteClosure)
+        return closure
+
+    @cached_property
+    def order_parameters(self) -> dict[int, sp.Symbol]:
+        return {n: sp.Symbol("m" if len(self.modes) == 1 else f"m_{n}", real=True) for n in self.modes}
+
+    @cached_property
+    def _overlaps(self) -> dict[int, Entry]:
+        return {n: Entry(f"J_{n}", "data", (NODE,)) for n in self.modes}
+
+    @cached_property
+    def _averages(self) -> dict[InputAverage, Entry]:
+        """Averages over the inputs without a basis function, such as E φ² where it is not known in closed form."""
+        nodes = sorted((n for n in self.action.expr.atoms(InputAverage) if not depends_on(n.body, n.basis)),
+                       key=sp.default_sort_key)
+        return {node: Entry(f"A_{k}", "data", (NODE,)) for k, node in enumerate(nodes)}
+
+    # ----------------------------------------------------------------------------------------- expressions
+
+    def _on_modes(self, expr: sp.Expr, order: int | None = None) -> sp.Expr:
+        """Sums over the modes written out, an open expression at one of them; averages over inputs by name."""
+        restriction = self.closure.steps[-1]
+        kept, vectors = restriction.details["kept"], dict(restriction.details["entries"])  # type: ignore[call-overload]
+        names = {entry.name: entry for entry in vectors.values()}
+
+        def at(body: sp.Expr, n: int) -> sp.Expr:
+            table: dict[sp.Basic, sp.Basic] = {names["m"]: self.order_parameters[n],
+                                               names["y"]: sp.nsimplify(self.target.get(n, 0.0), rational=True)}
+            table |= {node: self._overlaps[n] for node in body.atoms(InputAverage) if depends_on(node.body, node.basis)}
+            return body.xreplace(table)
+
+        table = {total: sp.Add(*(at(total.body, n) for n in self.modes))
+                 for total in expr.atoms(SpaceSum) if total.space == kept}
+        written = expr.xreplace(table)
+        if order is not None:
+            written = at(written, order)
+        inputs = self.closure.fields[0].spaces[0]
+        squares = {total: Entry(f"Q_{self._power(total)}", "data", (NODE,))
+                   for total in written.atoms(SpaceSum) if total.space == inputs and not total.has(InputAverage)
+                   and not any(node.has(total) for node in self._averages)}
+        return written.xreplace(self._averages).xreplace(squares)
+
+    def _power(self, total: SpaceSum) -> int:
+        (w,) = self.closure.fields
+        base, power = total.body.as_base_exp()
+        if base != w or not power.is_Integer:
+            raise RuleError(f"{total} is no power sum of the weights")
+        return int(power)
+
+    @cached_property
+    def tilt(self) -> sp.Expr:
+        """What the action of one site adds to its prior, in the quantities on the nodes."""
+        (w,) = self.closure.fields
+        terms = [t for t in sp.Add.make_args(distribute(self.action.expr)) if depends_on(t, w)]
+        prior = self.closure.prior_precisions[w] / 2 * SpaceSum(w**2, w.spaces[0])
+        tilt = self._on_modes(sp.Add(*terms) - prior)
+        rational, logarithms = sp.S.Zero, sp.S.Zero
+        for term in sp.Add.make_args(tilt):
+            if term.has(sp.log):
+                logarithms += term
+            else:
+                rational += term
+        return logarithms + sp.factor(rational)  # one division on each node
+
+    @cached_property
+    def sources(self) -> dict[int, sp.Expr]:
+        """The body whose average over the law is m_n."""
+        (body,) = self.closure.parameters.values()
+        return {n: sp.factor(self._on_modes(body, n)) for n in self.modes}
+
+    @property
+    def equations(self) -> dict[str, sp.Eq]:
+        """m_n = ⟨N a J_n⟩ with the readout integrated out."""
+        return self.closure.equations
+
+    @cached_property
+    def slope(self) -> tuple[sp.Expr, sp.Expr]:
+        """(α, β) of dR/dm = α R - β Var, R(m) the right side and Var ≥ 0 the variance of its body over the law.
+
+        Where α < 0 < β for 0 < m < 1/c, R falls from a positive value: the solution is unique and bisection finds it.
+
+        Raises
+        ------
+        RuleError
+            For more than one mode.
+        """
+        if len(self.modes) != 1:
+            raise RuleError("with several order parameters the right side is a vector")
+        (m,), (body,) = self.order_parameters.values(), self.sources.values()
+        alpha = sp.factor(sp.cancel(sp.diff(body, m) / body))
+        beta = sp.factor(sp.cancel(sp.together(sp.diff(self.tilt, m)) / body))
+        if alpha.atoms(Entry) or beta.atoms(Entry):
+            raise RuleError("the action does not depend on the order parameter through the body of its average alone")
+        return alpha, beta
+
+    @cached_property
+    def onset(self) -> Onset:
+        """Where neurons specialise at large D (:mod:`.symbolic.onset`), for a parity and a homogeneous activation.
+
+        Raises
+        ------
+        RuleError
+            If E φ² is not known as a function of |w|² alone.
+        """
+        if self.law.name != "hypercube":
+            raise RuleError("the onset is derived for parities")
+        (order,), (J,), (m,) = self.modes, self._overlaps.values(), self.order_parameters.values()
+        (w,) = self.closure.fields
+        Q = Entry("Q_2", "data", (NODE,))
+        tilt = self.tilt.xreplace({m: sp.S.Zero})
+        degree = homogeneity(self.activation)
+        if degree is None or tilt.atoms(Entry) - {J, Q}:
+            raise RuleError(f"{self.activation} is no power law, or its mean square is no function of |w|² alone")
+        overlap, size = sp.Symbol("J", real=True), sp.Symbol("Q", positive=True)
+        P, D = (sp.Symbol(name, positive=True) for name in "PD")
+        return Onset(tilt.xreplace({J: overlap, Q: size, P: sp.S.One}), overlap, size, sp.Symbol("s", positive=True),
+                     self.closure.prior_precisions[w], D, self.activation, U, order, degree)
+
+    # -------------------------------------------------------------------------------------------- compiled
+
+    @cached_property
+    def kernel(self) -> Kernel:
+        """Z = Σ w e^{-tilt}, Σ (w e^{-tilt})² and Σ w e^{-tilt} body_n over the nodes."""
+        W, top = Entry("W", "data", (NODE,)), sp.Symbol("top", real=True)
+        weight = W * sp.exp(top - self.tilt)
+        outputs = {"Z": SpaceSum(weight, NODE), "Z2": SpaceSum(weight**2, NODE)}
+        outputs |= {f"R_{n}": SpaceSum(weight * body, NODE) for n, body in self.sources.items()}
+        entries = sorted({e for expr in outputs.values() for e in expr.atoms(Entry)}, key=lambda e: e.name)
+        scalars = sorted({s for expr in (self.tilt, *self.sources.values()) for s in expr.free_symbols
+                          if s not in self.order_parameters.values()}, key=lambda s: s.name)
+        return compile_kernel(outputs, scalars=[*self.order_parameters.values(), top, *scalars], entries=entries,
+                              name="population")
+
+    @cached_property
+    def exponent(self) -> Kernel:
+        """The tilt on the nodes: its least value is what keeps the weights finite."""
+        unknowns = tuple(self.order_parameters.values())
+        scalars = sorted((s for s in self.tilt.free_symbols if s not in unknowns), key=lambda symbol: symbol.name)  # type: ignore[attr-defined]
+        entries = sorted(self.tilt.atoms(Entry), key=lambda entry: entry.name)
+        return compile_kernel({"tilt": self.tilt}, scalars=[*unknowns, *scalars], entries=entries, name="tilt")
+
+    @cached_property
+    def features(self) -> Features:
+        return Features(self.activation, self.law.name, self._overlaps, self._averages)
+
+    # -------------------------------------------------------------------------------------------- solutions
+
+    def _bound(self, nodes: Nodes, values: Mapping[str, float]) -> Callable[[Sequence[float]], tuple[Array, float]]:
+        """m -> R(m) and the number of effective nodes."""
+        names = [symbol.name for symbol in self.order_parameters.values()]
+        tilt = self.exponent.bind(*names, **nodes.given(self.exponent, values))
+        call = self.kernel.bind(*names, "top", **nodes.given(self.kernel, values))
+        top = 0.0
+
+        def right_side(m: Sequence[float]) -> tuple[Array, float]:
+            nonlocal top
+            Z, Z2, *R = call(*m, top)
+            if not 1e-60 < Z < 1e60:  # the scale that served another m has left the range
+                top = float(tilt(*m)[0].min())
+                Z, Z2, *R = call(*m, top)
+            if not Z > 0 or not np.isfinite(Z):
+                raise NotConverged("the weights of the nodes leave the finite numbers", float(Z))
+            return np.array(R) / Z, Z**2 / Z2
+
+        return right_side
+
+    def solve(self, input_dim: int, noise: float | None = None, *, samples: float | None = None,
+              width: int | None = None, relevant_only: bool | None = None, nodes: int = NODES, shifts: int = SHIFTS,
+              seed: int = 0) -> PopulationSolution:
+        """The order parameters at noise s_eff = s/P, or at a number of samples with the network's noise.
+
+        Parameters
+        ----------
+        relevant_only : keep only the inputs of the parity, the rest as one Gaussian of norm |w_⊥| (default: for
+            input_dim > 10).
+        nodes, shifts : nodes per random shift, and their number; the spread between shifts is the error.
+
+        Raises
+        ------
+        NotConverged
+            If weights overflow.  Too few effective nodes are said in ``status``.
+        """
+        N = self.network.resolve_width(width)
+        if (noise is None) == (samples is None):
+            raise BadInput("noise", noise, "a positive number, or samples: one of the two")
+        ridge = self.network.effective_noise_variance(N) / samples if samples is not None else noise
+        if ridge is None or not ridge > 0:
+            raise BadInput("noise", ridge, "a positive number s/P")
+        variance = self.network.weight_variance
+        if variance is None:
+            raise BadInput("weight_variance", None, "a number (it is still a symbol)")
+        values = {"N": float(N), "g": self.network.effective_readout_variance(N), "s": float(ridge), "P": 1.0}
+        batches = self.features.nodes(input_dim, float(variance), relevant_only, nodes, shifts, seed)
+        found, residuals, effective = [], [], []
+        for batch in batches:
+            right_side = self._bound(batch, values)
+            m = list(self._root(right_side, values["N"]))
+            R, ess = right_side(m)
+            found.append(m)
+            residuals.append(float(np.max(np.abs(R - m))))
+            effective.append(ess)
+        means, errors = np.mean(found, axis=0), np.std(found, axis=0, ddof=1) / sqrt(len(found))
+        status = []
+        if min(effective) < FEW:
+            status.append(f"not converged: {min(effective):.0f} effective nodes (give more nodes)")
+        if max(residuals) > 1e-8:
+            status.append(f"not converged: residual {max(residuals):.1g}")
+        missing = np.array([self.target.get(n, 0.0) for n in self.modes]) - means
+        return PopulationSolution(dict(zip(self.modes, map(float, means))), dict(zip(self.modes, map(float, errors))),
+                                  float(missing @ missing), max(residuals), min(effective),
+                                  "; ".join(status) or "converged")
+
+    def _root(self, right_side: Callable[[Sequence[float]], tuple[Array, float]], N: float) -> Array:
+        if len(self.modes) > 1:
+            found = scipy.optimize.root(lambda m: right_side(m)[0] - m, np.zeros(len(self.modes)), tol=1e-12)
+            return np.asarray(found.x)
+        if N == 1:
+            return right_side([0.0])[0]
+        (coefficient,) = self.target.values()
+        sign, high = float(np.sign(coefficient)), abs(coefficient) * N / (N - 1)
+
+        def gap(m: float) -> float:
+            return float(sign * right_side([sign * m])[0][0] - m)
+
+        return np.array([sign * scipy.optimize.brentq(gap, 0.0, high, xtol=1e-13, rtol=1e-12)])
+
+
+__all__ = ["PopulationSolution", "PopulationTheory"]
