@@ -76,8 +76,20 @@ DrawnOption = Annotated[Path | None, _option(
     "--out", "Write the draws: a .zarr while they are made, for --resume, or an .nc at the end.", "FILE")]
 LevelOption = Annotated[float, _option("--level", "Probability of a false rejection, over all observables at once.")]
 VerifyOption = Annotated[bool, _option("--verify", "Check every step numerically, and print the report.")]
-WidthsOption = Annotated[str, _option("--widths", "Widths, separated by commas.", "N,N,...")]
-SeedsOption = Annotated[int, _option("--seeds", "Data sets drawn at each point; errors are their mean.")]
+WidthsOption = Annotated[str | None, _option(
+    "--widths", "Widths, separated by commas. [default: 100,400,1600]", "N,N,...")]
+SeedsOption = Annotated[int | None, _option(
+    "--seeds", "Data sets drawn at each point; errors are their mean. [default: 1]")]
+SweptOption = Annotated[str | None, typer.Argument(
+    metavar="THEORY|FILE.toml", help="What to compute, as a file; or a theory's name.", show_default=False)]
+SweptReadoutOption = Annotated[float | None, _option("--readout-variance", "sigma_a^2 beside a theory. [default: 1]")]
+SweptWeightOption = Annotated[float | None, _option("--weight-variance", "sigma_w^2 beside a theory. [default: 1]")]
+SweptNoiseOption = Annotated[float | None, _option("--noise-variance", "s_0 beside a theory. [default: 1]")]
+SweptOutOption = Annotated[Path | None, _option(
+    "--out", "The folder of a .toml file's results; beside a theory, a file.", "FOLDER|FILE")]
+JobsOption = Annotated[int | None, _option("--jobs", "Processes that share the points of a .toml file. [default: 1]")]
+RetryOption = Annotated[bool, _option("--retry", "Compute again the points that failed.")]
+ExampleOption = Annotated[bool, _option("--example", "Print a .toml file with comments, and do nothing else.")]
 FixOption = Annotated[str, _option("--fix", "The exponent held fixed in each panel: gamma, delta or p.", "EXPONENT")]
 FixedOption = Annotated[str, _option("--at", "Its values, separated by commas; fractions such as 1/2.", "VALUE,...")]
 JsonOption = Annotated[bool, _option("--json", "Numbers as JSON on standard output, and nothing else there.")]
@@ -162,6 +174,7 @@ def phases(
     from fieldtheory.network import Network, Scaling
 
     console.check_out(out, (".png", ".svg", ".pdf"))
+    console.phase_planes(fix, values)
     counting = console.phase_counting(console.theory(theory, Network(scaling=Scaling()), view, None))
     if out is not None:
         figure = console.phase_figure(counting, fix, values)
@@ -397,19 +410,90 @@ def _result_as_mapping(result: Any) -> dict[str, Any]:
     }
 
 
-@app.command(short_help="Measure errors against the exact oracle over widths.")
+@app.command(short_help="Compute figures over axes from a file, or errors over widths.")
 def sweep(
-    theory: TheoryName, widths: WidthsOption = "100,400,1600", seeds: SeedsOption = 1,
-    readout_variance: ReadoutOption = 1.0, weight_variance: WeightOption = 1.0, noise_variance: NoiseOption = 1.0,
-    out: FileOption = None, as_json: JsonOption = False,
+    what: SweptOption = None, widths: WidthsOption = None, seeds: SeedsOption = None,
+    readout_variance: SweptReadoutOption = None, weight_variance: SweptWeightOption = None,
+    noise_variance: SweptNoiseOption = None, out: SweptOutOption = None, jobs: JobsOption = None,
+    retry: RetryOption = False, example: ExampleOption = False, as_json: JsonOption = False,
 ) -> None:
-    """Measure every approximation's error in <f> against the exact oracle, at several widths.
+    """Compute what a TOML file asks for: test errors, order parameters and more, by theories and by chains, over axes
+    such as the number of samples, the noise, the width and the seed of the data.
 
-    At both scalings, for P = 20 and P = 0.6N. Data are Ising-like: inputs ±1 in D = 0.8N dimensions, labels the sign
-    of a random direction. --out takes .nc or .csv.
+    To the folder --out (by default the file's name without .toml) go results.nc and the figures, and every point as
+    soon as it is finished: however the run ends, the same command goes on. --example prints a file to begin with.
+
+    With the name of a theory in place of a file: its approximations' errors in <f> against the exact oracle, at both
+    scalings, for P = 20 and P = 0.6N. Data are Ising-like: inputs ±1 in D = 0.8N dimensions, labels the sign of a
+    random direction. --out takes .nc or .csv.
+
+    Example: fieldtheory sweep learning.toml --jobs 2
 
     Example: fieldtheory sweep linear --widths 100,400,1600 --out table.nc
     """
+    if example:
+        from fieldtheory.export.sweep import EXAMPLE
+
+        print(EXAMPLE, end="")
+        return
+    if what is None:
+        raise BadInput("THEORY|FILE.toml", "nothing", "a theory, or a .toml file (--example prints one)")
+    table: dict[str, Any] = dict(widths=widths, seeds=seeds, readout_variance=readout_variance,
+                                 weight_variance=weight_variance, noise_variance=noise_variance)
+    if what.endswith(".toml") or Path(what).is_file():
+        for name, given in table.items():
+            if given is not None:
+                raise BadInput(f"--{name.replace('_', '-')}", given, f"no such option beside {what}, which says it all")
+        _sweep_of_file(Path(what), out, 1 if jobs is None else jobs, retry, as_json)
+        return
+    for flag, stray in (("--jobs", jobs), ("--retry", retry)):
+        if stray:
+            raise BadInput(flag, stray, "no such option beside a theory: it is for .toml files")
+    _sweep_of_widths(what, out, as_json, **{name: given for name, given in table.items() if given is not None})
+
+
+def _sweep_of_file(path: Path, out: Path | None, jobs: int, retry: bool, as_json: bool) -> None:
+    from fieldtheory.export.sweep import Sweep, run_sweep
+    from fieldtheory.export.sweep.figures import sweep_figures
+    from fieldtheory.export.sweep.table import reservations, rows
+
+    asked = Sweep.load(path)
+    folder = path.with_suffix("") if out is None else out
+    console.check_folder(folder)
+    with console.progress() as report:
+        report("deriving")
+
+        def follow(state: Any) -> None:
+            last = state.last and f"{state.last['approximation']}: {state.last['state']}"
+            report("sweeping", state.done, state.total,
+                   note=", ".join(filter(None, [console.duration(state.seconds_left), last])))
+
+        table = run_sweep(asked, folder, jobs=jobs, retry=retry, progress=follow,
+                          note=lambda text: print(text, file=sys.stderr))
+        report("drawing")
+        written = [folder / "results.nc"]
+        console.write_netcdf(written[0], table)
+        for name, figure in sweep_figures(table, asked.figures["quantities"]):
+            for suffix in asked.figures["formats"]:
+                written.append(folder / f"{name}.{suffix}")
+                console.write_figure(written[-1], figure)
+    for line in reservations(table):
+        print(line, file=sys.stderr)
+    for one in written:
+        print(f"wrote {one}", file=sys.stderr)
+    if as_json:
+        flat = table.drop_dims("input", errors="ignore").to_dataframe().reset_index()
+        console.print_json({"attributes": dict(table.attrs), "results": [
+            {name: value for name, value in row.items() if value == value} for row in flat.to_dict(orient="records")]})
+    else:
+        lines = rows(table, asked.figures["quantities"])
+        console.show(lines, f"{table.attrs['title']} (± over seeds; ?: with a reservation)")
+
+
+def _sweep_of_widths(
+    theory: str, out: Path | None, as_json: bool, *, widths: str = "100,400,1600", seeds: int = 1,
+    readout_variance: float = 1.0, weight_variance: float = 1.0, noise_variance: float = 1.0,
+) -> None:
     from fieldtheory.export import study
     from fieldtheory.export.report import error_rows
 

@@ -13,6 +13,7 @@ import math
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from fieldtheory.tasks import Dataset
 
 DONE, DISAGREES, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+_LOG_SECONDS = 15.0  # between two lines of a stage that goes on, where there is no terminal
 
 
 class Group(TyperGroup):
@@ -68,7 +70,7 @@ def _worded(error: FieldTheoryError) -> str:
     """The message on one line, with an argument of the engine under the name of its option."""
     text = " ".join(str(error).split())
     options = {"activation", "batch_size", "chains", "checkpoint_every", "classes", "data", "data_seed", "draws",
-               "dtype", "gibbs", "input_dim", "level", "loops", "method", "noise_variance", "out", "overwrite",
+               "dtype", "gibbs", "input_dim", "jobs", "level", "loops", "method", "noise_variance", "out", "overwrite",
                "readout_variance", "resume", "samples", "scaling", "seed", "step", "tempering", "test_samples", "thin",
                "threads", "view", "warmup", "weight_variance", "width", "widths"}
     name = str(getattr(error, "argument", ""))
@@ -242,18 +244,25 @@ def relation_text(relation: Any) -> str:
     return f"{relation.lhs} = {relation.rhs}" if type(relation).__name__ == "Equality" else str(relation)
 
 
+EXPONENTS = ("gamma", "delta", "p")
+
+
+def phase_planes(fix: str, values: str) -> list[dict[str, Fraction]]:
+    """The planes where one exponent has the values given."""
+    if fix not in EXPONENTS:
+        raise UnknownName("--fix", fix, EXPONENTS)
+    try:
+        return [{fix: Fraction(part)} for part in values.split(",")]
+    except (ValueError, ZeroDivisionError):
+        raise BadInput("--at", repr(values), "numbers separated by commas, such as 0,1/2,1") from None
+
+
 def phase_figure(counting: Any, fix: str, values: str) -> Any:
     """The regions in the planes where one exponent has the values given, with the usual scalings marked."""
     from fieldtheory.network import Scaling
 
-    names = ("gamma", "delta", "p")
-    if fix not in names:
-        raise UnknownName("--fix", fix, names)
-    try:
-        planes = [{fix: Fraction(part)} for part in values.split(",")]
-    except (ValueError, ZeroDivisionError):
-        raise BadInput("--at", repr(values), "numbers separated by commas, such as 0,1/2,1") from None
-    x, y = (name for name in names if name != fix)
+    planes = phase_planes(fix, values)
+    x, y = (name for name in EXPONENTS if name != fix)
     points = {words: {"gamma": scaling.readout, "delta": scaling.noise, "p": 1} for words, scaling in
               (("standard, P ~ N", Scaling.standard()), ("mean-field, P ~ N", Scaling.mean_field()))}
     return counting.plot(x, y, planes, limits={"gamma": (0, 3), "delta": (0, 2), "p": (0, 2)}, points=points)
@@ -317,7 +326,7 @@ def _box() -> Any:
 
 @contextlib.contextmanager
 def progress() -> Iterator[Callable[..., None]]:
-    """report(text) begins a stage; report(text, done, total) moves its bar. On standard error.
+    """report(text) begins a stage; report(text, done, total, note=..) moves its bar. On standard error.
 
     Loggers of libraries are silent meanwhile: ArviZ warns of chains too few for R-hat, which the table shows as nan.
     """
@@ -328,6 +337,16 @@ def progress() -> Iterator[Callable[..., None]]:
             yield report
     finally:
         logging.disable(before)
+
+
+def duration(seconds: float | None) -> str:
+    """How long is left, in words; nothing where that is not known."""
+    if seconds is None:
+        return ""
+    if seconds < 90:
+        return f"{seconds:.0f} s left"
+    minutes = round(seconds / 60)
+    return f"{minutes} min left" if minutes < 90 else f"{minutes / 60:.1f} h left"
 
 
 def bars(text: str) -> bool | Callable[[int, int], None]:
@@ -351,27 +370,30 @@ def _stages() -> Iterator[Callable[..., None]]:
 
     console = Console(file=sys.stderr, highlight=False)
     if not console.is_terminal:  # lines for a log, one per stage
-        last = ""
+        last, said = "", 0.0
 
-        def say(text: str, done: int = 0, total: int = 0) -> None:
-            nonlocal last
-            if text != last:
-                print(f"... {text}", file=sys.stderr, flush=True)
-                last = text
+        def say(text: str, done: int = 0, total: int = 0, note: str = "") -> None:
+            nonlocal last, said
+            late = note and time.monotonic() - said > _LOG_SECONDS
+            if text != last or late:
+                where = f" {done} of {total}, {note}" if late and text == last else ""
+                print(f"... {text}{where}", file=sys.stderr, flush=True)
+                last, said = text, time.monotonic()
 
         yield say
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
+               TextColumn("{task.fields[note]}"))
     with Progress(*columns, console=console) as bar:
         tasks: dict[str, Any] = {}
 
-        def report(text: str, done: int = 0, total: int = 0) -> None:
+        def report(text: str, done: int = 0, total: int = 0, note: str = "") -> None:
             if text not in tasks:
                 for known in tasks.values():
                     bar.update(known, total=1, completed=1)
-                tasks[text] = bar.add_task(text, total=total or None)
+                tasks[text] = bar.add_task(text, total=total or None, completed=done, note=note)
             elif total:
-                bar.update(tasks[text], completed=done, total=total)
+                bar.update(tasks[text], completed=done, total=total, note=note)
 
         yield report
         for known in tasks.values():

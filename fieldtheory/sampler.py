@@ -31,7 +31,7 @@ def sample(
     net: Network,
     data: Dataset,
     *,
-    method: str | Method = "mala",
+    method: str | Method = "hmc",
     chains: int = 8,
     draws: int = 2000,
     warmup: int | None = None,

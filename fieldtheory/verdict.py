@@ -332,11 +332,12 @@ def _judge(table: xr.Dataset, level: float, minimum_ess: float, maximum_rhat: fl
 
 def _notes(prediction: Mapping[str, Any], samples: Mapping[str, Any]) -> tuple[str, ...]:
     """What the two say about themselves and do not agree on."""
-    keys = ("width", "scaling", "readout_variance", "weight_variance", "noise_variance", "dataset")
+    keys = ("width", "scaling", "readout_variance", "weight_variance", "noise_variance", "bias_variance", "prior",
+            "dataset")
     notes = [f"the prediction is for {key} = {prediction[key]}, the samples for {samples[key]}"
              for key in keys if key in prediction and key in samples and prediction[key] != samples[key]]
     if prediction.get("status", "ok") != "ok":
         notes.append(f"the prediction's own status: {prediction['status']}")
-    if samples.get("method") == "ula":
+    if not samples.get("accept_test", 1):
         notes.append("the samples were drawn without accept test, and carry a bias of their own")
     return tuple(notes)

@@ -107,7 +107,7 @@ def test_every_option_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("activation", [sp.sign(x), sp.floor(x), x * sp.Symbol("c"), sp.Integer(2), sp.zeta(x),
-                                        sp.Function("f")(x), object()], ids=str)
+                                        sp.Function("f")(x), pytest.param(object(), id="object")], ids=str)
 def test_expressions_that_cannot_be_sampled(activation: object) -> None:
     with pytest.raises(BadInput, match=r"^activation"):
         ft.sample(NET.replace(activation=activation), DATA, **FEW)

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+import fieldtheory as ft
 from fieldtheory.errors import BadInput
 from fieldtheory.sampling.diagnostics import to_inference_data
 from fieldtheory.verdict import Sampled, holm, validate
@@ -160,6 +161,12 @@ def test_zero_labels_and_a_zero_mean_leave_out_what_has_no_direction() -> None:
 def test_what_the_two_say_of_themselves_is_compared(samples: Sampled) -> None:
     verdict = validate(prediction().assign_attrs(width=20), samples)
     assert any("width = 20" in note for note in verdict.notes) and "width = 20" in str(verdict)
+    net = ft.Network(width=2, readout_variance=1.0, weight_variance=1.0, noise_variance=1.0, bias_variance=0.5)
+    data = ft.tasks.ising(3, 2, seed=0)
+    drawn = ft.sample(net.replace(prior=ft.ARD(2)), data, method="ula", chains=2, draws=10, warmup=30, seed=0)
+    notes = validate(ft.exact.linear(net.replace(bias_variance=0), data), drawn).notes
+    assert sum("bias_variance = 0.0, the samples for 0.5" in note or "prior = gaussian" in note for note in notes) == 2
+    assert "without accept test" in notes[-1]
 
 
 def test_a_data_tree_will_do() -> None:

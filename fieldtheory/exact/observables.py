@@ -168,6 +168,8 @@ def linear(
             "width": N,
             "scaling": net.scaling.name,
             **priors,
+            "bias_variance": float(net.bias_variance or 0.0),
+            "prior": str(net.prior),
             "effective_readout_variance": g,
             "effective_noise_variance": s,
         },

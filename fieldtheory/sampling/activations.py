@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache, lru_cache
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -196,10 +197,16 @@ def named_activation(name: str, dtype: Any = np.float64) -> Any:
     return cfunc(activation_type(dtype), cache=True, error_model="numpy", fastmath=ORDERED)(ACTIVATIONS[name])
 
 
+def _within_function(function: Callable) -> Any:
+    """Compiled as part of one: Numba takes np.tanh or math.tanh inside a function only, and any of our own there."""
+    inner = njit(function) if isinstance(function, FunctionType) else function
+    return njit(lambda h: inner(h))
+
+
 @lru_cache(maxsize=32)
 def custom_activation(functions: tuple[Callable, ...], dtype: Any = np.float64) -> Any:
     """The compiled activation made of a pair (phi, its derivative) of functions of one number."""
-    value, derivative = (f if hasattr(f, "py_func") else njit(f) for f in functions)
+    value, derivative = (f if hasattr(f, "py_func") else _within_function(f) for f in functions)
 
     def activate(h: Array, slope: Array) -> None:
         for k in range(h.size):

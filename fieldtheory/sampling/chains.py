@@ -11,7 +11,7 @@ import contextlib
 import math
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -28,12 +28,14 @@ from fieldtheory.sampling.methods import Method, find_method
 from fieldtheory.sampling.posterior import Bound
 from fieldtheory.sampling.progress import Plan, Progress, State, reporting
 from fieldtheory.sampling.store import Kept, Store
-from fieldtheory.sampling.tempering import Ladder
+from fieldtheory.sampling.tempering import Ladder, statistics_of
 
 Array = NDArray[np.floating]
 
 # A chain that accepts less than this has not moved enough to mean anything.
 _STUCK = 0.01
+# From so many draws on, that nothing changes means something.
+_ENOUGH = 10
 # Between two looks at the chains, for progress and for an interrupt.
 _LOOK_SECONDS = 0.1
 
@@ -52,7 +54,7 @@ def run(
     row_size: int,
     start: Start,
     *,
-    method: str | Method = "mala",
+    method: str | Method = "hmc",
     chains: int = 8,
     draws: int = 2000,
     warmup: int | None = None,
@@ -79,6 +81,9 @@ def run(
         _check_count(name, value, least)
     if step is not None and not 0 < step < math.inf:
         raise BadInput("step", repr(step), "a positive number, or None to adapt it in warm-up")
+    if step is not None and method.trajectory is not None and step > method.trajectory:
+        longest = f"at most {method.trajectory:g}, the length of a trajectory of {method.name!r}, or None to adapt it"
+        raise BadInput("step", step, longest)
     if warmup is None:
         warmup = max(500, draws * thin // 2)
         warmup = store.warmup(warmup) if store else warmup
@@ -86,16 +91,17 @@ def run(
         raise BadInput("warmup", warmup, "at least 20 iterations to adapt the step, or a step")
 
     dtype = energy().arrays[0].dtype
+    names = methods.STATISTICS if temperatures is None else statistics_of(len(temperatures))
     with contextlib.ExitStack() as held:
         if store is None:
             rows = np.empty((chains, draws, row_size), dtype)
-            stats = np.empty((chains, draws, len(methods.STATISTICS)))
-            kept: list[Kept] = [Kept(rows[k], stats[k], methods.STATISTICS) for k in range(chains)]
+            stats = np.empty((chains, draws, len(names)))
+            kept: list[Kept] = [Kept(rows[k], stats[k], names) for k in range(chains)]
         else:
             settings = {"method": method.name, "chains": chains, "draws": draws, "warmup": warmup, "thin": thin}
             settings |= {"step": step, "seed": seed, "dtype": dtype.name}
             settings |= {f"method.{name}": value for name, value in asdict(method).items()}
-            held.enter_context(store.running(settings, row_size, dtype, methods.STATISTICS))
+            held.enter_context(store.running(settings, row_size, dtype, names))
             kept = [store.kept(k) for k in range(chains)]
         # Chains run in parallel: OpenBLAS threads inside them would collapse, and could change the last bits.
         held.enter_context(threadpool_limits(1, user_api="blas"))
@@ -110,10 +116,11 @@ def run(
             if (snapshot := kept[k].snapshot) is not None:
                 chain.restore(snapshot)
         _work(team, kept, Plan(chains, warmup, draws * thin), draws, thin, threads, progress, store)
+    _check_energies(team, step, kept)
     _check_acceptance(method, step, [one.acceptance for one in kept])
     if store is not None:
         return None
-    return Draws(rows, {name: stats[:, :, k] for k, name in enumerate(methods.STATISTICS)})
+    return Draws(rows, {name: stats[:, :, k] for k, name in enumerate(names)})
 
 
 def _work(
@@ -178,6 +185,18 @@ def _work(
         least = min(one.drawn for one in kept)
         how = "the same call with resume=True goes on from there"
         raise KeyboardInterrupt(f"{least} of {draws} draws of each chain are in {store.path}; {how}") from None
+
+
+def _check_energies(team: Mapping[int, Chain | Ladder], step: float | None, kept: list[Kept]) -> None:
+    """BadInput where nothing was ever refused and the energy never changed: no law, or no motion."""
+    for k, chain in team.items():
+        if kept[k].drawn < _ENOUGH or kept[k].acceptance < 1.0 or kept[k].lowest < kept[k].highest:
+            continue
+        what = f"chain {k} accepted every proposal and the energy never changed"
+        coldest = chain.rungs[0] if isinstance(chain, Ladder) else chain
+        if np.any(coldest.state[methods.GRADIENT]):
+            raise BadInput("step", f"{step}, with which {what}", "a step large enough to move, or None to adapt it")
+        raise BadInput("energy", f"a constant: {what}", "one that grows at infinity, as that of any proper density")
 
 
 def _check_acceptance(method: Method, step: float | None, acceptance: list[float]) -> None:

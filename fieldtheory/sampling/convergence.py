@@ -7,6 +7,7 @@ still be on their way from the start, or may sit in different modes, and the cur
 from __future__ import annotations
 
 import html
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -28,6 +29,10 @@ _SETTLED = 1.1
 _GAP = 3.0
 # More than one diverging draw in a thousand; energies, acceptance rates and steps that are out of the ordinary.
 _DIVERGING, _BFMI, _ACCEPTANCE, _STEPS = 1e-3, 0.3, (0.1, 0.99), 3.0
+# A method without accept test takes steps that nearly all would pass one: only beyond this they are too small.
+_UNTESTED = 0.999
+# Rungs of a ladder that exchange positions less often than this are no ladder.
+_EXCHANGE = 0.01
 # Draws per effective sample from which on a better method is worth more than more draws.
 _SLOW = 50.0
 
@@ -194,6 +199,10 @@ class _Run:
         if not self.moving.size:
             yield Cause("nothing varies over the draws", "more draws, or a larger step")
             return
+        outputs = [k for k, (name, _) in enumerate(self.places) if name == "mean_output"]
+        if not np.isin(outputs, self.moving).any():
+            yield Cause("the outputs are the same in every draw: their likelihood is constant, and the draws are the "
+                        "prior's", "inputs X, or an activation, that the outputs depend on")
         stuck = np.flatnonzero((self._each(lambda x: np.ptp(x, axis=1)) == 0).all(axis=1))
         if stuck.size:
             yield Cause(f"{_list('chain', stuck)} did not move", self._mobile("another start (initial=)"))
@@ -201,7 +210,11 @@ class _Run:
         ess, tail, rhat = (self.columns[key][self.moving] for key in ("ess", "ess_tail", "rhat"))
         if chains == 1:
             yield Cause("one chain cannot show whether another start ends elsewhere", "at least chains=4")
-        if chains > 1 and (short := diagnostics.shortfall((), rhat, maximum_rhat=self.maximum_rhat)):
+        yield from self._exchanges()
+        worst = diagnostics.shortfall(ess, rhat if chains > 1 else (), self.minimum_ess, self.maximum_rhat)
+        if worst and (cause := self._unsuitable_step()):
+            yield cause
+        elif chains > 1 and (short := diagnostics.shortfall((), rhat, maximum_rhat=self.maximum_rhat)):
             yield self._disagreement(self.moving[short[1]])  # then the effective samples are few for the same reason
         else:
             for word, values in (("", ess), ("tail ", tail)):
@@ -215,6 +228,30 @@ class _Run:
             step = float(np.nanmin(self.chains.step_size))
             yield Cause(f"{diverging} of {chains * draws} draws diverged",
                         f"a smaller step, such as step={step / 2:.2g}")
+
+    def _exchanges(self) -> Iterator[Cause]:
+        """The rungs of a ladder between which nothing, or next to nothing, passes."""
+        for k in itertools.count():
+            if (rates := self.statistics.get(f"exchange_{k}")) is None:
+                return
+            made = rates[np.isfinite(rates)]
+            if made.size and made.mean() < _EXCHANGE:
+                yield Cause(f"rungs {k} and {k + 1} of the ladder exchange {made.mean():.2g} of the times that it is "
+                            "proposed", "more rungs (tempering=), or noise variances that lie closer")
+
+    def _unsuitable_step(self) -> Cause | None:
+        """A step that was given, and that all proposals or next to none survive."""
+        if "step" not in self.attributes or not self._has("acceptance_rate"):
+            return None
+        rates, remedy = self.chains.acceptance_rate.values, "step=None, which adapts it in warm-up"
+        given = f"the step of {self.attributes['step']:.3g} that was given is too"
+        most = _ACCEPTANCE[1] if self.attributes.get("accept_test", 1) else _UNTESTED
+        if np.nanmin(rates) > most:
+            return Cause(f"{given} small (acceptance is {np.nanmin(rates):.4g}, and the chains hardly move)",
+                         f"a larger step, or {remedy}")
+        if np.nanmin(rates) < _ACCEPTANCE[0]:
+            return Cause(f"{given} large (acceptance is {np.nanmin(rates):.2g})", f"a smaller step, or {remedy}")
+        return None
 
     def _longer(self, ess: float) -> str:
         """How much longer a run must be, and whether another method would be better advice."""
@@ -256,8 +293,9 @@ class _Run:
         ways = []
         if accepted < _ACCEPTANCE[0]:
             ways.append(f"a smaller step (acceptance is {accepted:.2g})")
-        elif accepted > _ACCEPTANCE[1] and self.attributes.get("method") in ("mala", "hmc"):
-            ways.append(f"a larger step, or None to adapt it (acceptance is {accepted:.3g})")
+        elif accepted > _ACCEPTANCE[1] and self.attributes.get("accept_test"):
+            given = "step" in self.attributes
+            ways.append(f"{'a larger step' if given else 'a longer warm-up'} (acceptance is {accepted:.3g})")
         if self.attributes.get("method") != "hmc":
             ways.append("method='hmc'")
         ways += self._exact_draws()
@@ -276,7 +314,7 @@ class _Run:
         if still and self.moving.size:
             constant = np.setdiff1d(np.arange(len(self.names)), self.moving)
             yield f"{self.names[constant[0]]}{f' and {still - 1} more' if still > 1 else ''} did not vary at all"
-        if self.attributes.get("method") in ("ula", "sgld", "underdamped"):
+        if not self.attributes.get("accept_test", 1):
             yield "the samples were drawn without accept test, and carry a bias that no statistic of the chains can see"
         if self._has("bfmi") and (low := float(np.nanmin(self.chains.bfmi))) < _BFMI:
             yield (f"BFMI is {low:.2f}: fresh momenta hardly change the energy, whose tails are visited seldom: "

@@ -67,7 +67,7 @@ class Method:
     accept: whether the accept test is made.  Without it the draws are biased by the step.
     target_acceptance: what warm-up aims at (with the accept test on, even if it is off afterwards).
     jitter: the trajectory (the step, where there is none) is stretched by a uniform factor in [1 - jitter,
-        1 + jitter] at each iteration, so that no orbit closes.
+        1 + jitter] at each iteration, so that no orbit closes; the longest takes at most `repeats` steps.
     minibatch: whether each iteration draws a minibatch.
     decay, delay: after warm-up the step of iteration t is e (1 + t/delay)^-decay; decay 0 keeps it constant.
     """
@@ -143,7 +143,7 @@ METHODS = {
             coefficients=(_TWO_STAGE, 0.5, 1.0 - 2.0 * _TWO_STAGE, 0.5, _TWO_STAGE),
             repeats=64,
             trajectory=1.0,
-            target_acceptance=0.7,
+            target_acceptance=0.8,
             jitter=0.5,
         ),
         Method("underdamped", splitting="BAOAB", refresh=False, accept=False, target_acceptance=0.99),
@@ -287,10 +287,11 @@ def advance(
             if decay > 0.0 and not adapt:
                 step *= (1.0 + scalars[ITERATION] / delay) ** -decay
             stretch = 1.0 + jitter * (2.0 * uniform(stream) - 1.0) if jitter > 0.0 else 1.0
-            if 0.0 < trajectory * stretch < repeats * step:
-                steps = math.ceil(trajectory * stretch / step)
-                step = trajectory * stretch / steps
-            elif trajectory == 0.0:
+            if trajectory > 0.0:
+                length = min(trajectory, repeats * step / (1.0 + jitter)) * stretch
+                steps = max(1, math.ceil(length / step))
+                step = length / steps
+            else:
                 step *= stretch
             if refresh:
                 fill_normal(stream, momentum)
@@ -332,7 +333,9 @@ def advance(
             change = potential + _kinetic(momentum) - before - heat
             finite = math.isfinite(change)
             rate = min(1.0, math.exp(-change)) if finite and change > 0.0 else (1.0 if finite else 0.0)
-            if not finite or change > _DIVERGING:
+            if order.size > 0 and not adapt:  # the iteration was not closed, and the next has another energy
+                acceptance = math.nan
+            elif not finite or change > _DIVERGING:
                 diverging = 1.0
             acceptance += rate
             total = before
@@ -355,6 +358,8 @@ def advance(
                 scalars[ADAPTED] = count
                 scalars[SHORTFALL] += ((target - rate) - scalars[SHORTFALL]) / (count + _DELAY)
                 scalars[LOG_STEP] = scalars[ANCHOR] - math.sqrt(count) / _SHRINKAGE * scalars[SHORTFALL]
+                if trajectory > 0.0:  # no step is longer, and one that grows for ever would not come back
+                    scalars[LOG_STEP] = min(scalars[LOG_STEP], math.log(trajectory))
                 scalars[LOG_STEP_MEAN] += count**-_DECAY * (scalars[LOG_STEP] - scalars[LOG_STEP_MEAN])
             scalars[ITERATION] += 1.0
             if update_every > 0 and scalars[ITERATION] % update_every == 0.0:

@@ -200,11 +200,13 @@ class Posterior:
             entries,
             workspace=(self.width, 0) if self.is_linear else shape,
             columns=((),) if self.is_linear else kernels.pack(packed, shape[1]),
-            activation=self._activation(dtype),
+            activation=self.activation_function(),
             dtype=dtype,
         )
 
-    def _activation(self, dtype: str) -> Any:
+    def activation_function(self) -> Any:
+        """phi and phi' over vectors, compiled. BadInput for functions that Numba does not compile."""
+        dtype = np.dtype(self.dtype).name
         if self.activation_functions is not None:
             return custom_activation(self.activation_functions, dtype)
         return named_activation(self.activation, dtype)

@@ -332,6 +332,7 @@ class Kept:
         self.rows, self.stats = rows, stats
         self._names = names
         self.drawn, self.accepted, self.divergences = 0, 0.0, 0
+        self.lowest, self.highest = math.inf, -math.inf  # ln density of the draws
 
     @property
     def acceptance(self) -> float:
@@ -347,6 +348,9 @@ class Kept:
         self.drawn += len(stats)
         self.accepted += float(stats[:, self._names.index("acceptance_rate")].sum())
         self.divergences += int(stats[:, self._names.index("diverging")].sum())
+        densities = stats[:, self._names.index("lp")]
+        self.lowest = float(densities.min(initial=self.lowest))
+        self.highest = float(densities.max(initial=self.highest))
 
     def due(self) -> bool:
         """Whether it is time to save."""
@@ -376,7 +380,7 @@ class Stored(Kept):
         if bytes(arrays.pop("run", np.empty(0, np.uint8))) != store.key:
             raise CorruptFile(f"{self._path} is of another run; {remedy}")
         self.drawn, self.divergences = (int(n) for n in arrays.pop("tally"))
-        self.accepted = float(arrays.pop("accepted"))
+        self.accepted, self.lowest, self.highest = (float(x) for x in arrays.pop("measured"))
         self.snapshot = {name.removeprefix("chain."): array for name, array in arrays.items()}
         last, part = divmod(self.drawn, store.block)
         if part:
@@ -415,7 +419,7 @@ class Stored(Kept):
         arrays = {f"chain.{name}": array for name, array in snapshot.items()}
         arrays["run"] = np.frombuffer(self._store.key, np.uint8)
         arrays["tally"] = np.array([self.drawn, self.divergences])
-        arrays["accepted"] = np.array(self.accepted)
+        arrays["measured"] = np.array([self.accepted, self.lowest, self.highest])
         with self._store.refusals():
             checkpoint.sync(self._unsynced)
             self._unsynced.clear()

@@ -31,6 +31,16 @@ from fieldtheory.sampling.random import new_stream, uniform
 
 EnergyAt = Callable[[Bound, float], Bound]
 
+
+def statistics_of(rungs: int) -> tuple[str, ...]:
+    """Columns of the statistics of one kept draw of a ladder.
+
+    Those of a chain, and `exchange_k`: the mean probability with which rungs k and k + 1 exchanged positions, NaN
+    where that was not proposed between this draw and the one before.
+    """
+    return (*methods.STATISTICS, *(f"exchange_{k}" for k in range(rungs - 1)))
+
+
 # Where in warm-up the temperatures move; from the last on they stay, and steps adapt to them.
 _MOVES = (0.1, 0.2, 0.35, 0.5)
 
@@ -115,8 +125,7 @@ class Ladder:
 
     def run(self, rows: Array, stats: Array, warmup: int, thin: int, stopped: Callable[[], bool]) -> int:
         """As `Chain.run`; the rows are those of the coldest rung."""
-        self.warm_up(warmup, stopped)
-        return self.draw(rows, stats, thin, stopped)
+        return self.draw(rows, stats, thin, stopped) if self.warm_up(warmup, stopped) else 0
 
     def warm_up(self, warmup: int, stopped: Callable[[], bool]) -> bool:
         """Go on with the warm-up of all rungs and of the ladder; whether it has ended."""
@@ -133,14 +142,14 @@ class Ladder:
     def draw(self, rows: Array, stats: Array, thin: int, stopped: Callable[[], bool]) -> int:
         """Fill `rows` and `stats` with the next draws of the coldest rung unless `stopped`; how many were made.
 
-        `n_steps` counts the gradients of all rungs: what the draw has cost.
+        The columns are those of `statistics_of`; `n_steps` counts the gradients of all rungs: what a draw has cost.
         """
         none, part = np.empty((1, 0), rows.dtype), np.empty((1, len(methods.STATISTICS)))
         for k in range(len(stats)):
             if stopped():
                 return k
             stats[k] = 0.0
-            left = thin
+            left, exchanged, proposed = thin, self.exchanged.copy(), self.proposed.copy()
             while left:
                 length = min(left, self.swap_every - self.since)
                 left -= length
@@ -152,6 +161,10 @@ class Ladder:
                         stats[k, [1, 2, 3]] = part[0, [1, 2, 3]]
                         stats[k, 5] = max(stats[k, 5], part[0, 5])
                 self._count(length)
+            made = self.proposed - proposed
+            stats[k, len(methods.STATISTICS) :] = np.where(
+                made > 0, (self.exchanged - exchanged) / np.maximum(made, 1.0), np.nan
+            )
             for rung in self.rungs:
                 rung.completed += 1
         return len(stats)

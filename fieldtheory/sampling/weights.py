@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -40,7 +41,7 @@ def sample(
     net: Network,
     data: Dataset,
     *,
-    method: str | Method = "mala",
+    method: str | Method = "hmc",
     chains: int = 8,
     draws: int = 2000,
     warmup: int | None = None,
@@ -72,10 +73,11 @@ def sample(
         (1/N) sum_i (y.h_i)^2 / y.y with h_i = X w_i; and for `directions` u (k, D) `direction_overlap`
         (chain, draw, direction), (1/N) sum_i (w_i.u)^2 / u.u. None depends on the order of the neurons, or
         for odd activations on their sign. `sample_stats` holds `acceptance_rate`, `lp` = -U, `energy` (U plus
-        the momentum's), `step_size`, `n_steps`, `diverging`; `observed_data` the target.
-    Arguments: `method` "ula", "mala", "hmc" or a `Method`. One draw in `thin` iterations is kept, after
-        `warmup` iterations (None: half as many as follow, at least 500) in which the step is adapted, unless
-        `step` gives the leapfrog step e (Langevin time e^2/2 per step, where the prior is N(0, 1)).
+        the momentum's), `step_size`, `n_steps` (gradients), `diverging`, and under tempering `exchange_k`, the
+        probability with which rungs k and k + 1 exchanged positions; `observed_data` the target.
+    Arguments: `method` "hmc", "mala", "ula", "underdamped", "sgld" or a `Method`. One draw in `thin` iterations is
+        kept, after `warmup` iterations (None: half as many as follow, at least 500) in which the step is adapted,
+        unless `step` gives it: the e of one step of the splitting (Langevin time e^2/2, where the prior is N(0, 1)).
         `dtype`: "float64" or "float32". `gibbs`: blocks drawn exactly given the rest, "readout" and, under an ARD
         prior, "precision", after every `gibbs_every` iterations (None: when they have cost as much as the draw).
         `tempering`: a ladder of chains at growing noise that exchange positions, a number of rungs or their noise
@@ -125,6 +127,7 @@ def sample(
         relevant=data.input_dim,
         dtype=dtype,
     )
+    posterior.activation_function()  # refused before anything is written, or evaluated in Python
     if not isinstance(adapt_mass, bool):
         raise BadInput("adapt_mass", repr(adapt_mass), "True or False")
     blocks = check_blocks(gibbs)
@@ -140,7 +143,8 @@ def sample(
     start = _start(posterior, inputs, initial)
     layout = _layout(net, data, method, thin, seed, inputs, directions, initial, activation_functions)
     way = {"gibbs": blocks, "gibbs_every": every, "tempering": temperatures, "batch_size": batch_size}
-    attributes = {**layout.attributes, "gibbs": ", ".join(blocks)}
+    attributes = {**layout.attributes, "gibbs": ", ".join(blocks), "accept_test": int(method.accept)}
+    attributes |= {} if step is None else {"step": float(step)} if isinstance(step, Real) else {}
     layout = replace(layout, identity={**layout.identity, **way, "adapt_mass": adapt_mass}, attributes=attributes)
     if out is None and (resume or overwrite):
         raise BadInput("resume" if resume else "overwrite", True, "out, the folder of the run, beside it")

@@ -26,7 +26,7 @@ import pytest
 from numba import njit
 from threadpoolctl import threadpool_limits
 
-from fieldtheory.sampling import METHODS, Posterior, ess, methods
+from fieldtheory.sampling import METHODS, Posterior, ess, methods, rhat
 from fieldtheory.sampling.chain import Chain
 from fieldtheory.sampling.random import fill_normal, new_stream
 
@@ -274,6 +274,12 @@ def test_steps_per_second_beside_peers(benchmark, size: str, dtype: str, activat
 WARMUP, DRAWS = 400, 600
 
 
+def effective(f: np.ndarray) -> float:
+    """Effective samples of f (chain, draw, sample), the median over samples; NaN for chains that did not mix."""
+    number = float(np.median(ess(f)))
+    return number if number > 100 and np.median(rhat(f)) < 1.05 else np.nan
+
+
 def effective_by_us(target: Posterior, name: str) -> float:
     rows, seconds = [], 0.0
     for k, seed in enumerate(np.random.SeedSequence(1).spawn(2)):
@@ -284,7 +290,7 @@ def effective_by_us(target: Posterior, name: str) -> float:
         began = time.process_time()
         chain.draw(rows[-1], np.empty((DRAWS, len(methods.STATISTICS))), 1, lambda: False)
         seconds += time.process_time() - began
-    return float(np.median(ess(np.array(rows, float)[:, :, : len(target.X)]))) / seconds
+    return effective(np.array(rows, float)[:, :, : len(target.X)]) / seconds
 
 
 def effective_by_numpyro(target: Posterior) -> float:
@@ -316,7 +322,7 @@ def effective_by_numpyro(target: Posterior) -> float:
         draws = jax.block_until_ready(sampler.get_samples())
         seconds += time.process_time() - began
         values.append(np.asarray(jax.lax.map(outputs, draws), float))
-    return float(np.median(ess(np.array(values)))) / seconds
+    return effective(np.array(values)) / seconds
 
 
 @pytest.mark.parametrize("dtype", PRECISIONS)

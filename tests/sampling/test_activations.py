@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import mpmath
 import numpy as np
 import pytest
 from numba import njit
 
 from fieldtheory.errors import BadInput
+from fieldtheory.network import Network
+from fieldtheory.sampling import sample
 from fieldtheory.sampling.activations import ACTIVATIONS, custom_activation, named_activation, number_type
+from fieldtheory.tasks import ising
 
 EXACT = {
     "identity": (lambda x: x, lambda x: 1),
@@ -85,13 +90,23 @@ def test_every_activation_is_tested():
     assert set(EXACT) == set(ACTIVATIONS)
 
 
+@pytest.mark.parametrize("pair", [(njit(lambda x: np.sin(x)), njit(lambda x: np.cos(x))), (np.sin, np.cos),
+                                  (math.sin, lambda x: np.cos(x))], ids=["compiled", "ufunc", "built in"])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_a_pair_of_functions(dtype):
-    pair = (njit(lambda x: np.sin(x)), njit(lambda x: np.cos(x)))
+def test_a_pair_of_functions(dtype, pair):
     x = arguments(dtype)[:600]
     found = evaluate(custom_activation(pair, dtype), x)
     for values, expected in zip(found, (np.sin(x), np.cos(x))):
         np.testing.assert_allclose(values, expected, atol=2 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("phi", [lambda h, k: h, lambda h: "a", lambda h: [h], np.add, str],
+                         ids=["two arguments", "text", "a list", "add", "str"])
+def test_functions_that_are_not_of_a_number(phi):
+    """Refused before anything evaluates them, whether the run is to be stored or not."""
+    net = Network(activation="erf", width=2, readout_variance=1.0, weight_variance=1.0, noise_variance=1.0)
+    with pytest.raises(BadInput, match=r"^activation_functions: got"):
+        sample(net, ising(3, 2, seed=0), activation_functions=(phi, lambda h: 1.0), chains=1, draws=2, warmup=20)
 
 
 def test_other_precisions_are_refused():

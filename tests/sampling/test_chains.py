@@ -121,6 +121,32 @@ def test_a_step_that_cannot_work_is_named(method, words):
         sample(NET, DATA, method=method, step=100.0, **FEW)
 
 
+def flat(position, gradient, bound):
+    gradient[:] = 0.0
+    return 0.0
+
+
+def box(position, gradient, bound):
+    gradient[0] = 0.0
+    return 0.0 if abs(position[0]) < 1.0 else np.inf
+
+
+@pytest.mark.parametrize("options", [dict(method="hmc"), dict(method="mala"), dict(method="ula"),
+                                     dict(method="underdamped"), dict(method="hmc", step=0.1)], ids=str)
+def test_a_constant_target_is_refused(options):
+    energies, observe = [Bound.make(flat), Bound.make(box)], Bound.make(coordinates)
+    with pytest.raises(BadInput, match="energy: got a constant"):
+        run(lambda: energies[0], lambda: observe, 1, lambda rng: np.zeros(1), **options, **FEW)
+    if options["method"] in ("hmc", "mala"):  # in a box it is a law, and a proposal beyond is refused
+        uniform = run(lambda: energies[1], lambda: observe, 1, lambda rng: np.zeros(1), **{**FEW, **options})
+        assert np.abs(uniform.rows).max() < 1.0
+
+
+def test_a_step_too_small_to_move_is_refused():
+    with pytest.raises(BadInput, match=r"step: got 1e-300.*never changed"):
+        sample(NET, DATA, method="hmc", step=1e-300, **{**FEW, "warmup": 0})
+
+
 def test_a_density_that_cannot_be_adapted_to():
     def needle(position, gradient, bound):
         gradient[0] = 0.0
@@ -129,6 +155,11 @@ def test_a_density_that_cannot_be_adapted_to():
     density, observe = Bound.make(needle), Bound.make(coordinates)
     with pytest.raises(NotConverged, match="shrank the step"):
         run(lambda: density, lambda: observe, 1, lambda rng: np.zeros(1), method="mala", **FEW)
+
+
+def test_a_step_longer_than_the_trajectory_is_refused():
+    with pytest.raises(BadInput, match=r"step: got 1\.5; expected at most 1, the length of a trajectory"):
+        sample(NET, DATA, method="hmc", step=1.5, **FEW)
 
 
 def test_a_start_without_a_finite_energy():

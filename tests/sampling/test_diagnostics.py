@@ -19,12 +19,14 @@ def noise(seed: int = 0, shape: tuple[int, ...] = (CHAINS, DRAWS, ENTRIES)) -> n
     return np.random.default_rng(seed).normal(size=shape)
 
 
-def samples(f: np.ndarray, method: str = "hmc", **statistics: np.ndarray) -> object:
+def samples(f: np.ndarray, method: str = "hmc", step: float | None = None, accept_test: int = 1,
+            **statistics: np.ndarray) -> object:
     shape = f.shape[:2]
     given = {"acceptance_rate": np.full(shape, 0.8), "lp": noise(1, shape), "energy": noise(2, shape),
              "step_size": np.full(shape, 0.1), "n_steps": np.full(shape, 9), "diverging": np.zeros(shape)}
     target = {"target": (("sample",), np.ones(f.shape[2]))}
-    return to_inference_data({"output": (("sample",), f)}, given | statistics, target, {"method": method})
+    attributes = {"method": method, "accept_test": accept_test} | ({} if step is None else {"step": step})
+    return to_inference_data({"output": (("sample",), f)}, given | statistics, target, attributes)
 
 
 def autoregressive(rho: float, seed: int = 3) -> np.ndarray:
@@ -159,13 +161,56 @@ def test_divergences_and_energies() -> None:
     assert "BFMI is 0." in ft.diagnose(samples(noise(), energy=autoregressive(0.98)[..., 0])).notes[0]
     steps = np.where(np.arange(CHAINS) == 6, 0.01, 0.1)[:, None] * np.ones(DRAWS)
     assert "chain 6 adapted a step of 0.01" in ft.diagnose(samples(noise(), step_size=steps)).notes[0]
-    assert "without accept test" in ft.diagnose(samples(noise(), method="ula")).notes[0]
+    assert "without accept test" in ft.diagnose(samples(noise(), "ula", accept_test=0)).notes[0]
 
 
 def test_the_remedy_fits_the_acceptance() -> None:
-    for rate, words in ((0.02, "a smaller step (acceptance is 0.02)"), (0.999, "a larger step")):
+    for rate, words in ((0.02, "a smaller step (acceptance is 0.02)"), (0.999, "a longer warm-up (acceptance")):
         found = ft.diagnose(samples(autoregressive(0.99), "mala", acceptance_rate=np.full((CHAINS, DRAWS), rate)))
         assert words in found.causes[0].remedy and "method='hmc'" in found.causes[0].remedy
+
+
+@pytest.mark.parametrize("rate, accept_test, words", [
+    (0.9999, 1, "the step of 0.2 that was given is too small (acceptance is 0.9999"),
+    (0.9999, 0, "the step of 0.2 that was given is too small"),
+    (0.995, 0, None), (0.8, 1, None), (0.02, 1, "the step of 0.2 that was given is too large (acceptance is 0.02)")])
+def test_a_step_that_was_given_is_judged_by_the_acceptance(rate: float, accept_test: int, words: str | None) -> None:
+    rates = np.full((CHAINS, DRAWS), rate)
+    found = ft.diagnose(samples(autoregressive(0.99), step=0.2, accept_test=accept_test, acceptance_rate=rates))
+    assert (words or "R-hat") in found.causes[0].because
+    assert words is None or (len(found.causes) == 1 and "step=None" in found.causes[0].remedy)
+    assert ft.diagnose(samples(noise(), step=0.2, acceptance_rate=rates))  # the chains have moved all the same
+
+
+def test_tiny_steps_are_recognised_by_every_method() -> None:
+    net = ft.Network(activation="erf", width=3, readout_variance=1.0, weight_variance=1.0, noise_variance=0.3)
+    for method in ("hmc", "mala", "ula", "underdamped"):
+        drawn = sample(net, ft.tasks.ising(4, 2, seed=0), method=method, step=1e-4, warmup=0, chains=3, draws=100)
+        (cause,) = ft.diagnose(drawn).causes
+        assert "the step of 0.0001 that was given is too small" in cause.because, method
+
+
+def test_outputs_that_do_not_depend_on_the_weights() -> None:
+    net = ft.Network(activation="erf", width=3, readout_variance=1.0, weight_variance=1.0, noise_variance=0.3)
+    found = ft.diagnose(sample(net, ft.Dataset(np.zeros((3, 2)), np.ones(3)), chains=4, draws=400, seed=0))
+    assert "likelihood is constant" in found.causes[0].because
+    assert float(found.chains.step_size.max()) <= 1.0  # of the trajectory's length: no step is longer
+
+
+def test_rungs_that_never_exchange() -> None:
+    few, often = np.full((CHAINS, DRAWS), np.nan), np.full((CHAINS, DRAWS), 0.4)
+    few[:, ::7] = 0.003
+    found = ft.diagnose(samples(noise(), exchange_0=often, exchange_1=few))
+    assert [cause.because for cause in found.causes] == [
+        "rungs 1 and 2 of the ladder exchange 0.003 of the times that it is proposed"]
+    assert ft.diagnose(samples(noise(), exchange_0=often))
+    net = ft.Network(activation="erf", width=3, readout_variance=1.0, weight_variance=1.0, noise_variance=1e-3)
+    data, options = ft.tasks.ising(12, 3, seed=0), dict(chains=2, draws=60, warmup=150, seed=0)
+    drawn = sample(net, data, tempering=2, **options)
+    assert "rungs 0 and 1" in ft.diagnose(drawn).verdict
+    close = sample(net, data, tempering=[1.05e-3], **options)
+    rates = close["sample_stats"]["exchange_0"].values
+    assert 0.2 < np.nanmean(rates) <= 1 and "rungs" not in ft.diagnose(close).verdict
 
 
 def test_constants_are_noted_and_do_not_count() -> None:

@@ -160,9 +160,9 @@ def test_one_neuron_against_quadrature(activation, phi):
         "readout_norm": (a**2 * p).sum(),
         "hidden_kernel_overlap": ((data.y @ h[:, 0]) ** 2 * p.sum(axis=0)).sum() / (data.y @ data.y),
     }
-    # a w^2 leaves a narrow neck at large w, which the step that the bulk accepts does not pass
+    # a w^2 leaves a narrow neck at large w, which a step that the bulk accepts does not pass
     step = 0.1 if activation == "quadratic" else None
-    samples = sample(net, data, method="hmc", step=step, chains=4, draws=4000, thin=3, seed=6)
+    samples = sample(net, data, method="hmc", step=step, chains=4, draws=3000, thin=2, seed=6)
     series = {name: values for name, (_, values) in observables(samples).items()}
     assert disagreement(series, expected) < AGREE
 
