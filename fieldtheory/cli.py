@@ -53,6 +53,9 @@ ScalingOption = Annotated[str, _option(
 ReadoutOption = Annotated[float, _option("--readout-variance", "sigma_a^2, before powers of N.")]
 WeightOption = Annotated[float, _option("--weight-variance", "sigma_w^2.")]
 NoiseOption = Annotated[float, _option("--noise-variance", "s_0, before powers of N.")]
+BiasOption = Annotated[float, _option("--bias-variance", "Variance of the hidden biases; 0 for none.")]
+ArdOption = Annotated[float | None, _option(
+    "--ard", "alpha_0 of an ARD prior of the hidden weights at the same mean precision. [default: no ARD]", "ALPHA")]
 ViewOption = Annotated[str | None, _option("--view", "For linear, rescaling or adaptation. [default: the theory's]")]
 LoopsOption = Annotated[int | None, _option("--loops", "Order of the expansion. [default: the theory's own]")]
 SeedOption = Annotated[int, _option("--seed", "Seed of the chains.")]
@@ -202,14 +205,16 @@ def predict(
     input_dim: DimOption = None, test_samples: TestOption = None, classes: ClassesOption = None,
     data_seed: DataSeedOption = 0, scaling: ScalingOption = "mean-field", readout_variance: ReadoutOption = 1.0,
     weight_variance: WeightOption = 1.0, noise_variance: NoiseOption = 1.0, activation: ActivationOption = "identity",
-    view: ViewOption = None, loops: LoopsOption = None, out: FileOption = None, as_json: JsonOption = False,
+    bias_variance: BiasOption = 0.0, ard: ArdOption = None, view: ViewOption = None, loops: LoopsOption = None,
+    out: FileOption = None, as_json: JsonOption = False,
 ) -> None:
     """Predict mean outputs, variances, order parameters and log evidence. THEORY may be `exact`, the oracle.
 
     Example: fieldtheory predict linear --data digits --view rescaling --loops 2 --out prediction.nc
     """
     console.check_out(out, (".nc",))
-    net = console.network(width, activation, scaling, readout_variance, weight_variance, noise_variance)
+    net = console.network(width, activation, scaling, readout_variance, weight_variance, noise_variance,
+                          bias_variance=bias_variance, ard=ard)
     dataset = console.dataset(data, samples, test_samples, input_dim, classes, data_seed)
     if theory == "exact":
         from fieldtheory import exact
@@ -244,7 +249,8 @@ def sample(
     data: DataOption = "ising", width: WidthOption = 100, samples: SamplesOption = None, input_dim: DimOption = None,
     test_samples: TestOption = None, classes: ClassesOption = None, data_seed: DataSeedOption = 0,
     scaling: ScalingOption = "mean-field", readout_variance: ReadoutOption = 1.0, weight_variance: WeightOption = 1.0,
-    noise_variance: NoiseOption = 1.0, activation: ActivationOption = "identity", method: MethodOption = "hmc",
+    noise_variance: NoiseOption = 1.0, activation: ActivationOption = "identity", bias_variance: BiasOption = 0.0,
+    ard: ArdOption = None, method: MethodOption = "hmc",
     chains: ChainsOption = 8, draws: DrawsOption = 1000, warmup: WarmupOption = None, thin: ThinOption = 1,
     step: StepOption = None, seed: SeedOption = 0, threads: ThreadsOption = None, dtype: TypeOption = "float64",
     gibbs: GibbsOption = None, tempering: TemperingOption = None, batch_size: BatchOption = None,
@@ -260,9 +266,12 @@ def sample(
     Example: fieldtheory sample --data digits --method mala --chains 4 --draws 2000 --thin 10 --out samples.nc
 
     Example: fieldtheory sample --data digits --activation erf --gibbs readout --draws 100000 --out run.zarr --resume
+
+    Example: fieldtheory sample --data parity --activation relu --bias-variance 1 --ard 4 --gibbs precision
     """
     from fieldtheory.sampling import sample as run_chains
     from fieldtheory.sampling import summarise
+    from fieldtheory.sampling.convergence import diagnose
 
     console.check_out(out, (".zarr", ".nc"), folders=True)
     streams = out is not None and out.suffix == ".zarr"
@@ -270,7 +279,8 @@ def sample(
         if given and not streams:
             raise BadInput(flag, f"--{flag} with {out or 'no --out'}", "--out with a name ending in .zarr")
     stored: dict[str, Any] = dict(out=out, resume=resume, overwrite=overwrite, checkpoint_every=checkpoint_every)
-    net = console.network(width, activation, scaling, readout_variance, weight_variance, noise_variance)
+    net = console.network(width, activation, scaling, readout_variance, weight_variance, noise_variance,
+                          bias_variance=bias_variance, ard=ard)
     dataset = console.dataset(data, samples, test_samples, input_dim, classes, data_seed)
     drawn = run_chains(net, dataset, method=method, chains=chains, draws=draws, warmup=warmup, thin=thin, step=step,
                        seed=seed, threads=threads, dtype=dtype, gibbs=tuple(gibbs.split(",")) if gibbs else (),
@@ -285,6 +295,8 @@ def sample(
         print(f"wrote {out}", file=sys.stderr)
     if chains < 2 or draws < 4:
         print("R-hat needs at least 2 chains of 4 draws each; it is nan here", file=sys.stderr)
+    else:
+        print(diagnose(drawn).verdict, file=sys.stderr)
     if as_json:
         console.print_json({"attributes": dict(summary.attrs), **{
             str(name): {str(key): summary[name].sel(statistic=key).values for key in summary.statistic.values}

@@ -69,11 +69,13 @@ class Group(TyperGroup):
 def _worded(error: FieldTheoryError) -> str:
     """The message on one line, with an argument of the engine under the name of its option."""
     text = " ".join(str(error).split())
-    options = {"activation", "batch_size", "chains", "checkpoint_every", "classes", "data", "data_seed", "draws",
-               "dtype", "gibbs", "input_dim", "jobs", "level", "loops", "method", "noise_variance", "out", "overwrite",
-               "readout_variance", "resume", "samples", "scaling", "seed", "step", "tempering", "test_samples", "thin",
-               "threads", "view", "warmup", "weight_variance", "width", "widths"}
+    options = {"activation", "ard", "batch_size", "bias_variance", "chains", "checkpoint_every", "classes", "data",
+               "data_seed", "draws", "dtype", "gibbs", "input_dim", "jobs", "level", "loops", "method",
+               "noise_variance", "out", "overwrite", "readout_variance", "resume", "samples", "scaling", "seed", "step",
+               "tempering", "test_samples", "thin", "threads", "view", "warmup", "weight_variance", "width", "widths"}
     name = str(getattr(error, "argument", ""))
+    if name.startswith("prior"):  # the one prior that has an option
+        text, name = f"ard{text.removeprefix(name)}", "ard"
     if name in options and text.startswith(name):
         option = f"--{name.replace('_', '-')}"
         text = f"{option}{text[len(name):]}"
@@ -130,12 +132,14 @@ def _scaling(text: str) -> Scaling:
     return Scaling(readout=gamma, noise=delta)
 
 
-def network(width: int | None, activation: str, scaling: str, readout: float, weight: float, noise: float) -> Network:
+def network(width: int | None, activation: str, scaling: str, readout: float, weight: float, noise: float, *,
+            bias_variance: float = 0.0, ard: float | None = None) -> Network:
     """The network that the options describe."""
-    from fieldtheory.network import Network
+    from fieldtheory.network import ARD, Network
 
     return Network(activation=activation, width=width, readout_variance=readout, weight_variance=weight,
-                   noise_variance=noise, scaling=_scaling(scaling))
+                   noise_variance=noise, scaling=_scaling(scaling), bias_variance=bias_variance,
+                   prior="gaussian" if ard is None else ARD(ard))
 
 
 def dataset(name: str, samples: int | None, test_samples: int | None, input_dim: int | None, classes: str | None,

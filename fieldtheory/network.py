@@ -259,8 +259,9 @@ class Network:
 
         Errors: BadInput naming the first option that `who`, say "the linear theory", does not cover.
         """
-        if self.has_ard:
-            raise BadInput("prior", self.prior, f"'gaussian': {who} is for a fixed prior (ft.sample takes either)")
+        if isinstance(self.prior, ARD):
+            raise BadInput("prior", f"ARD with alpha0 = {self.prior.alpha0}",
+                           f"'gaussian': {who} is for a fixed prior (ft.sample takes either)")
         if self.has_bias and not bias:
             raise BadInput("bias_variance", self.bias_variance, f"0, since {who} is for networks without biases. In "
                            "a linear network a bias is one more input: set it to 0 and give "

@@ -111,6 +111,14 @@ def test_sample_writes_what_it_drew(tmp_path: Path) -> None:
     assert again["mean_output"] == summary["mean_output"]
 
 
+def test_options_of_the_network_and_a_verdict_on_the_chains() -> None:
+    given = run("sample", *SMALL, *CHAINS, "--bias-variance", "0.5", "--ard", "3", "--gibbs", "precision")
+    assert given.exit_code == 0 and "converged" in given.stderr
+    assert given.stdout != run("sample", *SMALL, *CHAINS).stdout
+    biased = run("predict", "nngp", *SMALL, "--bias-variance", "0.5", "--json")
+    assert biased.stdout != run("predict", "nngp", *SMALL, "--json").stdout
+
+
 def test_validate_keeps_the_oracle_and_writes_the_report(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "report"
     result = run("validate", "nngp", *SMALL, *CHAINS, "--out", folder)
@@ -192,6 +200,9 @@ BAD: dict[str, tuple[list[Any], list[str]]] = {
     "an activation no rule takes": (["predict", "linear", "--activation", "erf"], [
         "--activation: got 'erf'", "such as identity", "linear"]),
     "seed of the task": (["predict", "nngp", "--data-seed", "-1"], ["--data-seed: got -1", ">= 0"]),
+    "no theory of that prior": (["predict", "nngp", "--ard", "4"], ["--ard: got ARD with alpha0 = 4", "fixed prior"]),
+    "prior": (["sample", "--ard", "-1"], ["--ard: got -1", "> 0"]),
+    "biases": (["sample", "--bias-variance", "-1"], ["--bias-variance: got -1", ">= 0"]),
     "step": (["sample", "--step", "-1"], ["--step", "-1", "or no --step to adapt it"]),
     "width in words": (["predict", "nngp", "--width", "wide"], ["--width", "'wide'", "valid integer"]),
     "variance in words": (["predict", "nngp", "--weight-variance=big"], ["--weight-variance", "big", "number"]),
