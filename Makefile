@@ -5,8 +5,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
-# For instance PYTEST_ARGS="-n 2" or PYTEST_ARGS="-k network".
+# For instance PYTEST_ARGS="-k network".
 PYTEST_ARGS ?=
+# Tests run side by side, one process per processor: make test WORKERS=0 runs them in this one.
+WORKERS ?= auto
+PARALLEL := -n $(WORKERS) --dist worksteal
 # On a CI machine a missing pdflatex is a failure; elsewhere the tests that need it are skipped.
 ifeq ($(CI),true)
 export FIELDTHEORY_REQUIRE_LATEX ?= 1
@@ -24,14 +27,14 @@ setup: $(VENV)/.installed  ## the virtual environment, without running anything
 demo: setup  ## the linear network on real digits: report/report.html and report/derivation.tex
 	$(BIN)/fieldtheory validate linear --data digits --out report
 
-test: check  ## checks, then the tests that need only Python and take seconds
-	$(PYTEST) -m "not slow and not latex" $(PYTEST_ARGS)
+test: check  ## checks, then the tests that need only Python
+	$(PYTEST) -m "not slow and not latex" $(PARALLEL) $(PYTEST_ARGS)
 
 test-latex: setup  ## the tests that run pdflatex
 	$(PYTEST) -m latex -rs $(PYTEST_ARGS)
 
 test-all: check  ## every test, the slow ones and those that run pdflatex too
-	$(PYTEST) -rs $(PYTEST_ARGS)
+	$(PYTEST) -rs $(PARALLEL) $(PYTEST_ARGS)
 
 check: setup  ## style, types, import walls, declarative theory files
 	$(BIN)/ruff check .
