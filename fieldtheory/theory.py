@@ -94,15 +94,17 @@ class Theory:
         return f"Theory({self.name!r}{view})"
 
     def with_network(self, network: Network) -> Theory:
-        """The same theory for another network of the same activation; what is compiled is shared.
+        """The same theory for another network with the same microscopic action; what is compiled is shared.
 
         Raises
         ------
         BadInput
-            If the activation differs, so that the derivation would.
+            If the activation differs, or one has biases or another prior, so that the derivation would differ.
         """
         if network.activation != self.network.activation:
             raise BadInput("network", f"activation {network.activation}", f"{self.network.activation}, as derived")
+        if network.action().expr != self.network.action().expr:
+            raise BadInput("network", network, "one with biases or without, and with the kind of prior, as derived")
         other = copy.copy(self)
         other.network = network
         other.__dict__.pop("derivation", None)  # it describes the network in words

@@ -14,7 +14,7 @@ import xarray as xr
 from fieldtheory import cli, tasks
 from fieldtheory.errors import BadInput
 from fieldtheory.export import plots, report, study
-from fieldtheory.network import Network, Scaling
+from fieldtheory.network import ARD, Network, Scaling
 from fieldtheory.theory import theories
 
 VOID = {"meta", "br", "hr", "img", "input", "link", "path", "use"}
@@ -154,6 +154,9 @@ def test_a_theory_is_retargeted_without_deriving_it_again() -> None:
     assert theory.network == network()
     with pytest.raises(BadInput, match="activation"):
         theory.with_network(network().replace(activation="relu"))
+    for change in ({"bias_variance": 0.5}, {"prior": ARD(2)}):  # another action, so another derivation
+        with pytest.raises(BadInput, match=r"^network: got .* as derived"):
+            theory.with_network(network().replace(**change))
 
 
 FORMULAS = [r"\dfrac{N}{2} \ln{\left(1 - \dfrac{g}{N} j^{\mathrm{T}} K j \right)}", r"\hbar q^{2}"]
