@@ -8,19 +8,14 @@ standard error. Whatever is heavy is imported inside a command, so that `--help`
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
 import typer
 
-from fieldtheory import console
+from fieldtheory import comparisons, console
+from fieldtheory import options as option
 from fieldtheory.console import DISAGREES
 from fieldtheory.errors import BadInput
-
-if TYPE_CHECKING:
-    from fieldtheory.network import Network
-    from fieldtheory.tasks import Dataset
 
 app = typer.Typer(
     cls=console.Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -31,80 +26,8 @@ app = typer.Typer(
 )
 
 
-def _option(flag: str, text: str, metavar: str | None = None) -> Any:
-    return typer.Option(flag, help=text, metavar=metavar)
-
-
-TheoryName = Annotated[str, typer.Argument(metavar="THEORY", help="Its name, as `fieldtheory list` prints it.")]
-DataOption = Annotated[str, _option(
-    "--data", "ising, parity, single-index, digits, or an .npz with X (P, D), y (P), optionally X_test, y_test.",
-    "NAME|FILE")]
-SamplesOption = Annotated[int | None, _option(
-    "--samples", "P, training samples of a named task. [default: the task's; 100 digits]")]
-TestOption = Annotated[int | None, _option("--test-samples", "Test inputs of a named task. [default: 0; 40 digits]")]
-DimOption = Annotated[int | None, _option("--input-dim", "D, where the task lets it be chosen.")]
-ClassesOption = Annotated[str | None, _option("--classes", "The two digits told apart. [default: 3,8]", "A,B")]
-DataSeedOption = Annotated[int, _option("--data-seed", "Seed of the task.")]
-WidthOption = Annotated[int, _option("--width", "N, the number of hidden neurons.")]
-ActivationOption = Annotated[str, _option("--activation", "identity, erf, relu, tanh or quadratic.")]
-ScalingOption = Annotated[str, _option(
-    "--scaling", "standard, mean-field, or exponents such as 3/2,1/2: readout variance ~ N^-gamma, noise variance ~ "
-    "N^-delta.", "NAME|GAMMA,DELTA")]
-ReadoutOption = Annotated[float, _option("--readout-variance", "sigma_a^2, before powers of N.")]
-WeightOption = Annotated[float, _option("--weight-variance", "sigma_w^2.")]
-NoiseOption = Annotated[float, _option("--noise-variance", "s_0, before powers of N.")]
-BiasOption = Annotated[float, _option("--bias-variance", "Variance of the hidden biases; 0 for none.")]
-ArdOption = Annotated[float | None, _option(
-    "--ard", "alpha_0 of an ARD prior of the hidden weights at the same mean precision. [default: no ARD]", "ALPHA")]
-ViewOption = Annotated[str | None, _option("--view", "For linear, rescaling or adaptation. [default: the theory's]")]
-LoopsOption = Annotated[int | None, _option("--loops", "Order of the expansion. [default: the theory's own]")]
-SeedOption = Annotated[int, _option("--seed", "Seed of the chains.")]
-MethodOption = Annotated[str, _option("--method", "hmc, mala, underdamped, ula or sgld.")]
-ChainsOption = Annotated[int, _option("--chains", "Independent chains.")]
-DrawsOption = Annotated[int, _option("--draws", "Draws kept of each chain.")]
-WarmupOption = Annotated[int | None, _option(
-    "--warmup", "Iterations before the first draw. [default: half as many as follow, at least 500]")]
-ThinOption = Annotated[int, _option("--thin", "Iterations per kept draw.")]
-StepOption = Annotated[float | None, _option("--step", "Step size. [default: adapted in warm-up]")]
-ThreadsOption = Annotated[int | None, _option("--threads", "Chains run at a time. [default: one per processor]")]
-TypeOption = Annotated[str, _option("--dtype", "float64, or float32 for weights, data and products.")]
-GibbsOption = Annotated[str | None, _option(
-    "--gibbs", "Blocks drawn exactly between the iterations, separated by commas: readout, precision.", "BLOCK,...")]
-TemperingOption = Annotated[int | None, _option("--tempering", "Rungs of a ladder of chains at growing noise.")]
-BatchOption = Annotated[int | None, _option("--batch-size", "Samples per minibatch of sgld. [default: a quarter]")]
-ResumeOption = Annotated[bool, _option("--resume", "Go on with the run in --out, or begin it where there is none.")]
-OverwriteOption = Annotated[bool, _option("--overwrite", "Replace the run in --out.")]
-EveryOption = Annotated[float, _option("--checkpoint-every", "Seconds between two states saved in a .zarr.")]
-DrawnOption = Annotated[Path | None, _option(
-    "--out", "Write the draws: a .zarr while they are made, for --resume, or an .nc at the end.", "FILE")]
-LevelOption = Annotated[float, _option("--level", "Probability of a false rejection, over all observables at once.")]
-VerifyOption = Annotated[bool, _option("--verify", "Check every step numerically, and print the report.")]
-WidthsOption = Annotated[str | None, _option(
-    "--widths", "Widths, separated by commas. [default: 100,400,1600]", "N,N,...")]
-SeedsOption = Annotated[int | None, _option(
-    "--seeds", "Data sets drawn at each point; errors are their mean. [default: 1]")]
-SweptOption = Annotated[str | None, typer.Argument(
-    metavar="THEORY|FILE.toml", help="What to compute, as a file; or a theory's name.", show_default=False)]
-SweptReadoutOption = Annotated[float | None, _option("--readout-variance", "sigma_a^2 beside a theory. [default: 1]")]
-SweptWeightOption = Annotated[float | None, _option("--weight-variance", "sigma_w^2 beside a theory. [default: 1]")]
-SweptNoiseOption = Annotated[float | None, _option("--noise-variance", "s_0 beside a theory. [default: 1]")]
-SweptOutOption = Annotated[Path | None, _option(
-    "--out", "The folder of a .toml file's results; beside a theory, a file.", "FOLDER|FILE")]
-JobsOption = Annotated[int | None, _option("--jobs", "Processes that share the points of a .toml file. [default: 1]")]
-RetryOption = Annotated[bool, _option("--retry", "Compute again the points that failed.")]
-ExampleOption = Annotated[bool, _option("--example", "Print a .toml file with comments, and do nothing else.")]
-FixOption = Annotated[str, _option("--fix", "The exponent held fixed in each panel: gamma, delta or p.", "EXPONENT")]
-FixedOption = Annotated[str, _option("--at", "Its values, separated by commas; fractions such as 1/2.", "VALUE,...")]
-JsonOption = Annotated[bool, _option("--json", "Numbers as JSON on standard output, and nothing else there.")]
-FileOption = Annotated[Path | None, _option("--out", "Write to this file, whole or not at all.", "FILE")]
-FolderOption = Annotated[Path | None, _option("--out", "Write report.html and derivation.tex there.", "FOLDER")]
-
-
-# ----------------------------------------------------------------------------------------------------- commands
-
-
 @app.command("list", short_help="List the theories.")
-def list_theories(as_json: JsonOption = False) -> None:
+def list_theories(as_json: option.Json = False) -> None:
     """List the theories, ours and those that other packages bring.
 
     Example: fieldtheory list
@@ -120,9 +43,9 @@ def list_theories(as_json: JsonOption = False) -> None:
 
 @app.command(short_help="Derive a theory and print it as LaTeX.")
 def derive(
-    theory: TheoryName, view: ViewOption = None, loops: LoopsOption = None, activation: ActivationOption = "identity",
-    out: FileOption = None,
-    verify: VerifyOption = False, seed: SeedOption = 0, as_json: JsonOption = False,
+    theory: option.Theory, view: option.View = None, loops: option.Loops = None, resolvent: option.Resolvent = None,
+    activation: option.Activation = "identity", bias_variance: option.Bias = 0.0, ard: option.Ard = None,
+    out: option.File = None, verify: option.Verify = False, seed: option.Seed = 0, as_json: option.Json = False,
 ) -> None:
     """Derive a theory from the network's action, and print the derivation as LaTeX (or write it with --out).
 
@@ -133,7 +56,8 @@ def derive(
     from fieldtheory.network import Network, Scaling
 
     console.check_out(out, (".tex",))
-    found = console.theory(theory, Network(activation=activation, scaling=Scaling()), view, loops)
+    net = Network(activation=activation, scaling=Scaling(), **console.priors(bias_variance, ard))
+    found = console.theory(theory, net, view=view, loops=loops, resolvent=resolvent)
     derivation = found.derivation
     if out is not None:
         derivation.to_latex(out)
@@ -164,8 +88,8 @@ def derive(
 
 @app.command(short_help="Draw where a saddle suffices and where loops fail.")
 def phases(
-    theory: TheoryName, view: ViewOption = None, fix: FixOption = "delta", values: FixedOption = "0,1/2,1",
-    out: FileOption = None, as_json: JsonOption = False,
+    theory: option.Theory, view: option.View = None, fix: option.Fix = "delta", values: option.Fixed = "0,1/2,1",
+    out: option.File = None, as_json: option.Json = False,
 ) -> None:
     """Count the powers of N of a theory's loops for all scaling exponents at once, and say where a loop order closes.
 
@@ -178,7 +102,7 @@ def phases(
 
     console.check_out(out, (".png", ".svg", ".pdf"))
     console.phase_planes(fix, values)
-    counting = console.phase_counting(console.theory(theory, Network(scaling=Scaling()), view, None))
+    counting = console.phase_counting(console.theory(theory, Network(scaling=Scaling()), view=view))
     if out is not None:
         figure = console.phase_figure(counting, fix, values)
         console.write_figure(out, figure)
@@ -201,12 +125,14 @@ def phases(
 
 @app.command(short_help="Predict outputs, variances and order parameters.")
 def predict(
-    theory: TheoryName, data: DataOption = "ising", width: WidthOption = 100, samples: SamplesOption = None,
-    input_dim: DimOption = None, test_samples: TestOption = None, classes: ClassesOption = None,
-    data_seed: DataSeedOption = 0, scaling: ScalingOption = "mean-field", readout_variance: ReadoutOption = 1.0,
-    weight_variance: WeightOption = 1.0, noise_variance: NoiseOption = 1.0, activation: ActivationOption = "identity",
-    bias_variance: BiasOption = 0.0, ard: ArdOption = None, view: ViewOption = None, loops: LoopsOption = None,
-    out: FileOption = None, as_json: JsonOption = False,
+    theory: option.Theory, data: option.Data = "ising", width: option.Width = 100, samples: option.Samples = None,
+    input_dim: option.Dim = None, test_samples: option.Test = None, classes: option.Classes = None,
+    data_seed: option.DataSeed = 0, scaling: option.Scaling = "mean-field", readout_variance: option.Readout = 1.0,
+    weight_variance: option.Weight = 1.0, noise_variance: option.Noise = 1.0,
+    activation: option.Activation = "identity", bias_variance: option.Bias = 0.0, ard: option.Ard = None,
+    view: option.View = None, loops: option.Loops = None, resolvent: option.Resolvent = None,
+    effort: option.Effort = None, start: option.Start = None, relevant: option.Relevant = None,
+    out: option.File = None, as_json: option.Json = False,
 ) -> None:
     """Predict mean outputs, variances, order parameters and log evidence. THEORY may be `exact`, the oracle.
 
@@ -219,11 +145,12 @@ def predict(
     if theory == "exact":
         from fieldtheory import exact
 
-        if view is not None or loops is not None:
-            raise BadInput("theory", "exact with --view or --loops", "neither: the oracle does not expand")
+        if any(value is not None for value in (view, loops, resolvent, effort, start, relevant)):
+            raise BadInput("theory", "exact with options of a theory", "none: the oracle does not expand")
         prediction = exact.linear(net, dataset)
     else:
-        prediction = console.theory(theory, net, view, loops).predict(dataset)
+        prediction = console.theory(theory, net, view=view, loops=loops, resolvent=resolvent).predict(
+            dataset, **console.search(effort, start, relevant))
     if out is not None:
         console.write_netcdf(out, prediction)
         print(f"wrote {out}", file=sys.stderr)
@@ -246,16 +173,16 @@ def predict(
 
 @app.command(short_help="Sample the posterior by chains.")
 def sample(
-    data: DataOption = "ising", width: WidthOption = 100, samples: SamplesOption = None, input_dim: DimOption = None,
-    test_samples: TestOption = None, classes: ClassesOption = None, data_seed: DataSeedOption = 0,
-    scaling: ScalingOption = "mean-field", readout_variance: ReadoutOption = 1.0, weight_variance: WeightOption = 1.0,
-    noise_variance: NoiseOption = 1.0, activation: ActivationOption = "identity", bias_variance: BiasOption = 0.0,
-    ard: ArdOption = None, method: MethodOption = "hmc",
-    chains: ChainsOption = 8, draws: DrawsOption = 1000, warmup: WarmupOption = None, thin: ThinOption = 1,
-    step: StepOption = None, seed: SeedOption = 0, threads: ThreadsOption = None, dtype: TypeOption = "float64",
-    gibbs: GibbsOption = None, tempering: TemperingOption = None, batch_size: BatchOption = None,
-    out: DrawnOption = None, resume: ResumeOption = False, overwrite: OverwriteOption = False,
-    checkpoint_every: EveryOption = 30.0, as_json: JsonOption = False,
+    data: option.Data = "ising", width: option.Width = 100, samples: option.Samples = None,
+    input_dim: option.Dim = None, test_samples: option.Test = None, classes: option.Classes = None,
+    data_seed: option.DataSeed = 0, scaling: option.Scaling = "mean-field", readout_variance: option.Readout = 1.0,
+    weight_variance: option.Weight = 1.0, noise_variance: option.Noise = 1.0,
+    activation: option.Activation = "identity", bias_variance: option.Bias = 0.0, ard: option.Ard = None,
+    method: option.Method = "hmc", chains: option.Chains = 8, draws: option.Draws = 1000, warmup: option.Warmup = None,
+    thin: option.Thin = 1, step: option.Step = None, seed: option.Seed = 0, threads: option.Threads = None,
+    dtype: option.Type = "float64", gibbs: option.Gibbs = None, tempering: option.Tempering = None,
+    batch_size: option.Batch = None, out: option.Drawn = None, resume: option.Resume = False,
+    overwrite: option.Overwrite = False, checkpoint_every: option.Every = 30.0, as_json: option.Json = False,
 ) -> None:
     """Sample the posterior over the network's weights by Langevin or Hamiltonian chains, which know no theory.
 
@@ -312,231 +239,8 @@ def sample(
     console.show(rows, title)
 
 
-@app.command(short_help="Compare a theory with chains, and write a report.")
-def validate(
-    theory: TheoryName, data: DataOption = "ising", out: FolderOption = None, width: WidthOption = 100,
-    samples: SamplesOption = None, input_dim: DimOption = None, test_samples: TestOption = None,
-    classes: ClassesOption = None, data_seed: DataSeedOption = 0, scaling: ScalingOption = "mean-field",
-    readout_variance: ReadoutOption = 1.0, weight_variance: WeightOption = 1.0, noise_variance: NoiseOption = 1.0,
-    activation: ActivationOption = "identity", view: ViewOption = None, loops: LoopsOption = None,
-    method: MethodOption = "hmc", chains: ChainsOption = 8, draws: DrawsOption = 1000, warmup: WarmupOption = None,
-    thin: ThinOption = 1, step: StepOption = None, seed: SeedOption = 0,
-    level: LevelOption = 0.01, as_json: JsonOption = False,
-) -> None:
-    """Compare every approximation of a theory, and the exact oracle, with chains that know no theory.
-
-    Exit status 1 if the samples do not keep what is judged: the approximation that --view or --loops names, or else
-    the exact oracle (where there is none, the theory as it comes).
-
-    Example: fieldtheory validate linear --data digits --out report
-    """
-    import time
-
-    started = time.perf_counter()
-    if not 0 < level < 1:
-        raise BadInput("level", level, "a number between 0 and 1")
-    if out is not None:
-        console.check_folder(out)
-    net = console.network(width, activation, scaling, readout_variance, weight_variance, noise_variance)
-    dataset = console.dataset(data, samples, test_samples, input_dim, classes, data_seed)
-    with console.progress() as report:
-        study, judged = _study(theory, net, dataset, view, loops, level, out is not None, report, dict(
-            method=method, chains=chains, draws=draws, warmup=warmup, thin=thin, step=step, seed=seed))
-        written: Mapping[str, Path] = {}
-        if out is not None:
-            from fieldtheory.export.report import write_report
-
-            report("writing the report")
-            written = write_report(out, study)
-    from fieldtheory.export import report as words
-
-    status = next(result.status for result in study if result.label == judged)
-    if as_json:
-        console.print_json({
-            "theory": theory, "judged": judged, "status": status, "level": level, "width": net.width,
-            "samples": dataset.samples, "scaling": net.scaling.name, "sampling": study.sampling,
-            "results": [_result_as_mapping(result) for result in study],
-            "findings": words.findings(study), "expectations": words.expectations(study),
-            "files": {name: str(path) for name, path in written.items()},
-        })
-    else:
-        title = (f"{theory} on {dataset.name}: N = {net.width}, D = {dataset.input_dim}, P = {dataset.samples}, "
-                 f"{net.scaling.name} scaling; at least {study.sampling['smallest_ess']:.0f} effective samples per "
-                 "observable")
-        console.show(words.comparison_rows(study), title, rule_after=len(study.results) - 1)
-        for line in words.findings(study):
-            print(line)
-        for line in words.expectations(study):
-            print(f"  {line}")
-        for path in written.values():
-            print(f"wrote {path}")
-        print(f"judged: {judged}: {status} ({time.perf_counter() - started:.0f} s)")
-    if status != "kept":
-        raise typer.Exit(DISAGREES)
-
-
-def _study(name: str, net: Network, data: Dataset, view: str | None, loops: int | None, level: float, full: bool,
-           report: Callable[..., None], sampling: dict[str, Any]) -> tuple[Any, str]:
-    """Everything that is shown, and the label of what is judged."""
-    from fieldtheory.export import study
-    from fieldtheory.sampling import sample as run_chains
-    from fieldtheory.verdict import Sampled
-
-    report("deriving")
-    chosen = console.theory(name, net, view, loops)  # before the chains run, so that bad input is refused at once
-    found = study.approximations(name, net, note=lambda text: print(text, file=sys.stderr))
-    found.setdefault(study.label_of(chosen), chosen)
-    drawn = run_chains(net, data, **sampling, progress=lambda done, total: report("sampling", done, total))
-    report("effective samples and standard errors")
-    sampled = Sampled(drawn)
-    facts = study.diagnostics(drawn, sampled)
-    report("compiling and predicting")
-    results, truth = study.judge(found, net, data, sampled, level)
-    explicit = view is not None or loops is not None
-    judged = "exact" if truth is not None and not explicit else study.label_of(chosen)
-    report("counting powers of N")
-    counted = study.count_powers(found, net.scaling)
-    extra: dict[str, Any] = {}
-    if full:
-        report("verifying the derivation")
-        extra["verification"] = {f"{theory.title}, {label}": theory.derivation.verify()
-                                 for label, theory in found.items() if theory in study.representatives(found).values()}
-        if truth is not None:
-            extra["errors"] = study.errors_against_width(
-                found, widths=(50, 100, 200, 400),
-                progress=lambda done, total: report("errors against the width", done, total))
-        report("roots between the scalings")
-        extra["branches"], extra["exact_roots"] = study.roots(found, data)
-    return study.Study(name, net, data, level, found, results, truth, sampled, facts, counted, view=chosen.view,
-                       **extra), judged
-
-
-def _result_as_mapping(result: Any) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    verdict = result.verdict
-    return {
-        "label": result.label, "status": result.status, "note": result.note, "error": result.error,
-        "error_over_visible": result.reach, "reason": verdict.reason if verdict is not None else "",
-        "rows": [asdict(row) for row in verdict.summary()] if verdict is not None else [],
-    }
-
-
-@app.command(short_help="Compute figures over axes from a file, or errors over widths.")
-def sweep(
-    what: SweptOption = None, widths: WidthsOption = None, seeds: SeedsOption = None,
-    readout_variance: SweptReadoutOption = None, weight_variance: SweptWeightOption = None,
-    noise_variance: SweptNoiseOption = None, out: SweptOutOption = None, jobs: JobsOption = None,
-    retry: RetryOption = False, example: ExampleOption = False, as_json: JsonOption = False,
-) -> None:
-    """Compute what a TOML file asks for: test errors, order parameters and more, by theories and by chains, over axes
-    such as the number of samples, the noise, the width and the seed of the data.
-
-    To the folder --out (by default the file's name without .toml) go results.nc and the figures, and every point as
-    soon as it is finished: however the run ends, the same command goes on. --example prints a file to begin with.
-
-    With the name of a theory in place of a file: its approximations' errors in <f> against the exact oracle, at both
-    scalings, for P = 20 and P = 0.6N. Data are Ising-like: inputs ±1 in D = 0.8N dimensions, labels the sign of a
-    random direction. --out takes .nc or .csv.
-
-    Example: fieldtheory sweep learning.toml --jobs 2
-
-    Example: fieldtheory sweep linear --widths 100,400,1600 --out table.nc
-    """
-    if example:
-        from fieldtheory.export.sweep import EXAMPLE
-
-        print(EXAMPLE, end="")
-        return
-    if what is None:
-        raise BadInput("THEORY|FILE.toml", "nothing", "a theory, or a .toml file (--example prints one)")
-    table: dict[str, Any] = dict(widths=widths, seeds=seeds, readout_variance=readout_variance,
-                                 weight_variance=weight_variance, noise_variance=noise_variance)
-    if what.endswith(".toml") or Path(what).is_file():
-        for name, given in table.items():
-            if given is not None:
-                raise BadInput(f"--{name.replace('_', '-')}", given, f"no such option beside {what}, which says it all")
-        _sweep_of_file(Path(what), out, 1 if jobs is None else jobs, retry, as_json)
-        return
-    for flag, stray in (("--jobs", jobs), ("--retry", retry)):
-        if stray:
-            raise BadInput(flag, stray, "no such option beside a theory: it is for .toml files")
-    _sweep_of_widths(what, out, as_json, **{name: given for name, given in table.items() if given is not None})
-
-
-def _sweep_of_file(path: Path, out: Path | None, jobs: int, retry: bool, as_json: bool) -> None:
-    from fieldtheory.export.sweep import Sweep, run_sweep
-    from fieldtheory.export.sweep.figures import sweep_figures
-    from fieldtheory.export.sweep.table import reservations, rows
-
-    asked = Sweep.load(path)
-    folder = path.with_suffix("") if out is None else out
-    console.check_folder(folder)
-    with console.progress() as report:
-        report("deriving")
-
-        def follow(state: Any) -> None:
-            last = state.last and f"{state.last['approximation']}: {state.last['state']}"
-            report("sweeping", state.done, state.total,
-                   note=", ".join(filter(None, [console.duration(state.seconds_left), last])))
-
-        table = run_sweep(asked, folder, jobs=jobs, retry=retry, progress=follow,
-                          note=lambda text: print(text, file=sys.stderr))
-        report("drawing")
-        written = [folder / "results.nc"]
-        console.write_netcdf(written[0], table)
-        for name, figure in sweep_figures(table, asked.figures["quantities"]):
-            for suffix in asked.figures["formats"]:
-                written.append(folder / f"{name}.{suffix}")
-                console.write_figure(written[-1], figure)
-    for line in reservations(table):
-        print(line, file=sys.stderr)
-    for one in written:
-        print(f"wrote {one}", file=sys.stderr)
-    if as_json:
-        flat = table.drop_dims("input", errors="ignore").to_dataframe().reset_index()
-        console.print_json({"attributes": dict(table.attrs), "results": [
-            {name: value for name, value in row.items() if value == value} for row in flat.to_dict(orient="records")]})
-    else:
-        lines = rows(table, asked.figures["quantities"])
-        console.show(lines, f"{table.attrs['title']} (± over seeds; ?: with a reservation)")
-
-
-def _sweep_of_widths(
-    theory: str, out: Path | None, as_json: bool, *, widths: str = "100,400,1600", seeds: int = 1,
-    readout_variance: float = 1.0, weight_variance: float = 1.0, noise_variance: float = 1.0,
-) -> None:
-    from fieldtheory.export import study
-    from fieldtheory.export.report import error_rows
-
-    console.check_out(out, (".nc", ".csv"))
-    try:
-        numbers = [int(part) for part in widths.split(",")]
-    except ValueError:
-        raise BadInput("widths", repr(widths), "integers separated by commas, such as 100,400,1600") from None
-    if seeds < 1:
-        raise BadInput("--seeds", seeds, "an integer >= 1")
-    if min(numbers) < 2:
-        raise BadInput("widths", widths, "integers >= 2")
-    net = console.network(min(numbers), "identity", "standard", readout_variance, weight_variance, noise_variance)
-    with console.progress() as report:
-        report("deriving")
-        found = study.approximations(theory, net)
-        table = study.errors_against_width(found, widths=numbers, seeds=range(seeds),
-                                           progress=lambda done, total: report("predicting", done, total))
-    if out is not None:
-        if out.suffix == ".csv":
-            from fieldtheory.files import write_atomically
-
-            write_atomically(out, table[["error", "spread"]].to_dataframe().to_csv())
-        else:
-            console.write_netcdf(out, table)
-        print(f"wrote {out}", file=sys.stderr)
-    if as_json:
-        console.print_json(table["error"].to_dataframe().reset_index().to_dict(orient="records"))
-    else:
-        title = "relative L2 error of <f> against the exact oracle; exponent of 1/N at the last two N"
-        console.show(error_rows(table), title, words=(0, 1))
+app.command(short_help="Compare a theory with chains, and write a report.")(comparisons.validate)
+app.command(short_help="Compute figures over axes from a file, or errors over widths.")(comparisons.sweep)
 
 
 def main() -> None:

@@ -26,8 +26,8 @@ from fieldtheory.errors import BadInput, FieldTheoryError, NotConverged, RuleErr
 if TYPE_CHECKING:
     import xarray as xr
 
+    from fieldtheory.dataset import Dataset
     from fieldtheory.network import Network, Scaling
-    from fieldtheory.tasks import Dataset
 
 DONE, DISAGREES, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 _LOG_SECONDS = 15.0  # between two lines of a stage that goes on, where there is no terminal
@@ -135,11 +135,17 @@ def _scaling(text: str) -> Scaling:
 def network(width: int | None, activation: str, scaling: str, readout: float, weight: float, noise: float, *,
             bias_variance: float = 0.0, ard: float | None = None) -> Network:
     """The network that the options describe."""
-    from fieldtheory.network import ARD, Network
+    from fieldtheory.network import Network
 
     return Network(activation=activation, width=width, readout_variance=readout, weight_variance=weight,
-                   noise_variance=noise, scaling=_scaling(scaling), bias_variance=bias_variance,
-                   prior="gaussian" if ard is None else ARD(ard))
+                   noise_variance=noise, scaling=_scaling(scaling), **priors(bias_variance, ard))
+
+
+def priors(bias_variance: float, ard: float | None) -> dict[str, Any]:
+    """The options of a network's prior, as arguments of `Network`."""
+    from fieldtheory.network import ARD
+
+    return {"bias_variance": bias_variance, "prior": "gaussian" if ard is None else ARD(ard)}
 
 
 def dataset(name: str, samples: int | None, test_samples: int | None, input_dim: int | None, classes: str | None,
@@ -177,14 +183,32 @@ def dataset(name: str, samples: int | None, test_samples: int | None, input_dim:
         raise
 
 
-def theory(name: str, net: Network, view: str | None, loops: int | None) -> Any:
+def search(effort: str | None, start: str | None, relevant: str | None) -> dict[str, Any]:
+    """How a theory with particles looks for its solution, as arguments of `predict`."""
+    found: dict[str, Any] = {} if start is None else {"start": start}
+    if effort is not None:
+        parts = [part.split("=") for part in effort.replace(" ", "").split(",")]
+        if not all(len(part) == 2 and part[1].isdecimal() for part in parts):
+            raise BadInput("effort", effort, "names and integers, such as settle=150,ensembles=4")
+        found["effort"] = {name: int(number) for name, number in parts}
+    if relevant is not None:
+        parts_of = relevant.replace(" ", "").split(",")
+        if not all(part.isdecimal() for part in parts_of):
+            raise BadInput("relevant", relevant, "inputs counted from 0, such as 0,1")
+        found["relevant"] = [int(part) for part in parts_of]
+    return found
+
+
+def theory(name: str, net: Network, *, view: str | None = None, loops: int | None = None,
+           resolvent: str | None = None) -> Any:
     """The theory of this name for a network, in the view and to the order asked for."""
     import inspect
 
     from fieldtheory.theory import theories
 
     derive = theories[name]
-    options = {key: value for key, value in (("view", view), ("loops", loops)) if value is not None}
+    options = {key: value for key, value in (("view", view), ("loops", loops), ("resolvent", resolvent))
+               if value is not None}
     for key in options:
         if key not in inspect.signature(derive).parameters:
             raise BadInput(key, options[key], f"no --{key}: the theory {name} has none")

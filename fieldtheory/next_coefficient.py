@@ -24,9 +24,11 @@ import numpy as np
 import sympy as sp
 
 from fieldtheory.action import Action
-from fieldtheory.derivation import Check, CheckResult, Derivation, Generator
+from fieldtheory.derivation import Derivation
 from fieldtheory.errors import BadInput, FieldTheoryError, NotConverged, RuleError
 from fieldtheory.exact.lattice import LatticeLaw
+from fieldtheory.randompoints import Generator
+from fieldtheory.stepchecks import Check, CheckResult
 from fieldtheory.symbolic.expansion import hbar, polynomial_terms
 from fieldtheory.symbolic.fields import Entry
 from fieldtheory.symbolic.printing import latex

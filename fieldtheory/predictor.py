@@ -11,12 +11,15 @@ import numpy as np
 import sympy as sp
 
 from fieldtheory.action import Action
+from fieldtheory.branches import Branch, continue_branches
 from fieldtheory.compile import Kernel, compile_kernel
+from fieldtheory.dataset import Dataset, Spectrum
 from fieldtheory.errors import BadInput, NotConverged, RuleError
 from fieldtheory.features import FeatureKernel, feature_data
 from fieldtheory.microscopic import BIAS_PARAMETER, HYPERPARAMETERS
 from fieldtheory.network import Network
-from fieldtheory.solve import Branch, Solution, continue_branches, homotopy, solve_scalar
+from fieldtheory.newton import homotopy
+from fieldtheory.solve import Solution, solve_scalar
 from fieldtheory.symbolic.closures import (
     Closure,
     FieldClosure,
@@ -28,7 +31,6 @@ from fieldtheory.symbolic.fields import Entry, entries
 from fieldtheory.symbolic.forms import Form, hessian
 from fieldtheory.symbolic.loops import hbar
 from fieldtheory.symbolic.rules import Step
-from fieldtheory.tasks import Dataset, Spectrum
 
 Array = np.ndarray
 Values = dict[str, Any]

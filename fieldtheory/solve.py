@@ -1,18 +1,16 @@
-"""Equations of state -> numbers: every root, its stability and weight, and what becomes of it along a path.
+"""An equation of state in one unknown -> numbers: every root on an interval, its stability and its weight.
 
-One unknown: a scan with values and derivatives that does not step over a pair of roots, then safeguarded
-Newton.  Several unknowns: damped Newton, and continuation in a parameter.  Nothing here knows a theory; a
-function is any callable, and `Kernel.bind` makes one that costs microseconds.
+A scan with values and derivatives that does not step over a pair of roots, then safeguarded Newton.  Nothing here
+knows a theory; a function is any callable, and `Kernel.bind` makes one that costs microseconds.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,7 +22,6 @@ DOMAINS = ("real", "positive")
 
 Scalar = Callable[[float], Sequence[float]]
 """x -> (value, derivative, ...), which `find_roots` scans; or (S, S'', ...), an action and its curvature."""
-AlongPath = Callable[[float, float], Sequence[float]]
 Vector = NDArray[np.float64]
 
 
@@ -55,35 +52,6 @@ class Solution:
     action: float | None = None
     curvature: float | None = None
 
-
-@dataclass(frozen=True)
-class Fold:
-    """Where branches begin or end: where two meet (``kind`` "fold"), or one crosses a bound ("edge")."""
-
-    parameter: float
-    value: float
-    kind: str
-
-
-@dataclass(frozen=True)
-class Branch:
-    """One continuous family of solutions: ``solutions[k]`` belongs to ``parameters[k]``.
-
-    ``birth`` and ``death`` are None where the branch reaches the first or the last parameter value.
-    """
-
-    unknown: str
-    parameters: tuple[float, ...]
-    solutions: tuple[Solution, ...]
-    birth: Fold | None = None
-    death: Fold | None = None
-
-    @property
-    def values(self) -> tuple[float, ...]:
-        return tuple(solution.values[self.unknown] for solution in self.solutions)
-
-
-# ---------------------------------------------------------------------------------------------- one unknown
 
 @dataclass(frozen=True)
 class _Point:
@@ -299,11 +267,11 @@ def solve_scalar(function: Scalar, lower: float, upper: float, *, unknown: str =
     if not roots:
         ends = min(abs(float(function(x)[0])) for x in (lower, upper))
         raise NotConverged(f"no root for {unknown} in [{lower:.6g}, {upper:.6g}]", ends)
-    return _solutions(roots, unknown, domain, action)
+    return as_solutions(roots, unknown, domain, action)
 
 
-def _solutions(roots: Sequence[Root], unknown: str, domain: str,
-               action: Scalar | None) -> tuple[Solution, ...]:
+def as_solutions(roots: Sequence[Root], unknown: str, domain: str, action: Scalar | None) -> tuple[Solution, ...]:
+    """Roots as solutions: with a word on those that are not sharp, and by their action with stability and weight."""
     found = []
     for root in roots:
         # The distance to the root that the residual allows, relative to the root.
@@ -323,320 +291,3 @@ def _solutions(roots: Sequence[Root], unknown: str, domain: str,
     return tuple(dataclasses.replace(s, weight=float(w)) for s, w in zip(found, weights))
 
 
-# ----------------------------------------------------------------------------------------- several unknowns
-
-@dataclass(frozen=True)
-class SystemRoot:
-    """A zero of several functions of as many unknowns.
-
-    ``residual`` is max |F|; ``error`` the last Newton step, relative to max(1, |x|) or to a positive x: the
-    distance to the zero as far as F is linear; ``determinant`` that of the Jacobian in these coordinates.
-    """
-
-    values: Vector
-    residual: float
-    error: float
-    iterations: int
-    determinant: float
-
-
-@dataclass(frozen=True)
-class Path:
-    """Zeros along a parameter; ``fold`` is where the path turns back, None if it reached the end."""
-
-    parameters: tuple[float, ...]
-    roots: tuple[SystemRoot, ...]
-    fold: float | None = None
-
-    @property
-    def values(self) -> Vector:
-        return np.array([root.values for root in self.roots])
-
-
-def newton_system(residual: Callable[[Vector], ArrayLike], start: ArrayLike, *,
-                  jacobian: Callable[[Vector], ArrayLike] | None = None,
-                  domains: Sequence[str] | None = None, tolerance: float = 1e-12,
-                  max_iterations: int = 60) -> SystemRoot:
-    """A zero of ``residual`` near ``start``, by damped Newton.
-
-    The damping makes the step that the *old* Jacobian would take next shrink (Deuflhard's natural
-    monotonicity test), which does not depend on how the equations are scaled.
-
-    Parameters
-    ----------
-    residual
-        x (n,) -> F (n,).
-    jacobian
-        x -> dF_i/dx_j (n, n); central differences if None.
-    domains
-        "real" or "positive" for each unknown; a positive one is solved for in its logarithm.
-    tolerance
-        On the Newton step, relative to max(1, |x|).
-
-    Raises
-    ------
-    BadInput
-        A start outside its domain, or of another length than F.
-    NotConverged
-        A singular Jacobian, or no step that helps.
-    """
-    x = np.atleast_1d(np.asarray(start, dtype=float))
-    positive = np.array([domain == "positive" for domain in domains or ["real"] * len(x)])
-    if domains is not None and (len(domains) != len(x) or not set(domains) <= set(DOMAINS)):
-        raise BadInput("domains", domains, f"one of {', '.join(DOMAINS)} for each of {len(x)} unknowns")
-    if not np.isfinite(x).all() or (x[positive] <= 0).any():
-        raise BadInput("start", start, "finite numbers, positive where the domain says so")
-
-    def values(z: Vector) -> Vector:
-        return np.where(positive, np.exp(np.where(positive, z, 0.0)), z)
-
-    def equations(z: Vector) -> Vector:
-        return np.atleast_1d(np.asarray(residual(values(z)), dtype=float))
-
-    def slopes(z: Vector) -> Vector:
-        if jacobian is not None:
-            x = values(z)
-            return np.atleast_2d(np.asarray(jacobian(x), dtype=float)) * np.where(positive, x, 1.0)
-        steps = EPSILON ** (1 / 3) * np.maximum(1.0, np.abs(z))
-        return np.array([(equations(z + h) - equations(z - h)) / (2 * h.sum()) for h in np.diag(steps)]).T
-
-    z = np.where(positive, np.log(np.where(positive, x, 1.0)), x)
-    f = equations(z)
-    if f.shape != z.shape:
-        raise BadInput("start", f"{len(z)} unknowns", f"as many as equations, {f.size}")
-    damping = 1.0
-    for iteration in range(1, max_iterations + 1):
-        worst = float(np.max(np.abs(f)))
-        if not math.isfinite(worst):
-            raise NotConverged(f"the equations are not finite at {values(z)}", worst)
-        matrix = slopes(z)
-        try:
-            step = -np.linalg.solve(matrix, f)
-        except np.linalg.LinAlgError:
-            raise NotConverged(f"singular Jacobian at {values(z)}", worst) from None
-        length = float(np.max(np.abs(step) / np.maximum(1.0, np.abs(z))))
-        damping = min(1.0, 4 * damping)
-        while True:
-            trial = z + damping * step
-            g = equations(trial)
-            if np.isfinite(g).all():
-                ahead = float(np.max(np.abs(np.linalg.solve(matrix, g)) / np.maximum(1.0, np.abs(z))))
-                if length <= tolerance or ahead <= (1 - damping / 4) * length:
-                    break
-            damping /= 2
-            if damping < 1e-4:
-                if length <= 1e4 * tolerance:  # rounding, not divergence: no step can help any more
-                    return SystemRoot(values(z), worst, length, iteration, float(np.linalg.det(matrix)))
-                raise NotConverged(f"no Newton step helps at {values(z)}", worst)
-        z, f = trial, g
-        if length <= tolerance:
-            worst = float(np.max(np.abs(f)))
-            return SystemRoot(values(z), worst, length, iteration, float(np.linalg.det(matrix)))
-    raise NotConverged(f"Newton's method has not settled after {max_iterations} steps", worst)
-
-
-def homotopy(residual: Callable[[Vector, float], ArrayLike], start: ArrayLike, *, begin: float = 0.0,
-             end: float = 1.0, jacobian: Callable[[Vector, float], ArrayLike] | None = None,
-             domains: Sequence[str] | None = None, step: float = 0.1, min_step: float = 1e-7,
-             tolerance: float = 1e-12, partial: bool = False) -> Path:
-    """Follow a zero of ``residual(x, t)`` from t = ``begin`` to ``end`` in steps that adapt.
-
-    A step is taken only if Newton's method, started on the secant, moves little and the sign of the
-    Jacobian's determinant stays: so the path does not jump to another solution where its own turns back.
-    There the steps shrink below ``min_step`` (relative to end - begin), and the fold is reported.
-
-    Raises
-    ------
-    NotConverged
-        No zero at ``begin``; or a fold, unless ``partial``, in which case the path up to it is returned.
-    """
-    span = end - begin
-    if not math.isfinite(span) or span == 0:
-        raise BadInput("begin, end", (begin, end), "two different finite numbers")
-    log = np.array([domain == "positive" for domain in domains or ["real"] * np.size(start)])
-
-    def coordinates(x: Vector) -> Vector:
-        return np.where(log, np.log(np.where(log, x, 1.0)), x)
-
-    def corrected(guess: ArrayLike, t: float, most: int) -> SystemRoot:
-        slopes = None if jacobian is None else (lambda x: jacobian(x, t))
-        return newton_system(lambda x: residual(x, t), guess, jacobian=slopes, domains=domains,
-                             tolerance=tolerance, max_iterations=most)
-
-    times, roots = [0.0], [corrected(start, begin, 60)]
-    while times[-1] < 1.0:
-        step = min(step, 1.0 - times[-1])
-        t, z = times[-1] + step, coordinates(roots[-1].values)
-        guess = z
-        if len(roots) > 1:
-            guess = z + (z - coordinates(roots[-2].values)) * step / (times[-1] - times[-2])
-        try:
-            root = corrected(np.where(log, np.exp(np.where(log, guess, 0.0)), guess), begin + t * span, 8)
-            moved = np.abs(coordinates(root.values) - guess) / np.maximum(1.0, np.abs(z))
-            good = bool(np.max(moved) <= 0.1) and root.determinant * roots[-1].determinant > 0
-        except NotConverged:
-            good = False
-        if good:
-            times.append(t)
-            roots.append(root)
-            step *= 2 if root.iterations <= 4 else 1
-        elif (step := step / 2) < min_step:
-            fold = begin + span * _fold(times, [r.determinant for r in roots])
-            if not partial:
-                raise NotConverged(f"the path ends at parameter = {begin + times[-1] * span:.6g}, in a fold or because "
-                                   f"a solution runs away", roots[-1].residual)
-            return Path(tuple(begin + t * span for t in times), tuple(roots), fold)
-    return Path(tuple(begin + t * span for t in times), tuple(roots))
-
-
-def _fold(times: Sequence[float], determinants: Sequence[float]) -> float:
-    """The determinant vanishes as a square root: extrapolate its square from the last two points."""
-    if len(times) < 2 or abs(determinants[-1]) >= abs(determinants[-2]):
-        return times[-1]
-    (t0, t1), (d0, d1) = times[-2:], (d**2 for d in determinants[-2:])
-    return t1 + d1 * (t1 - t0) / (d0 - d1)
-
-
-# ------------------------------------------------------------------------------------------------- branches
-
-@dataclass(frozen=True)
-class _Link:
-    """How the roots at one parameter value continue at another."""
-
-    pairs: Mapping[int, int]
-    deaths: Mapping[int, Fold] = field(default_factory=dict)
-    births: Mapping[int, Fold] = field(default_factory=dict)
-
-    def then(self, other: _Link) -> _Link:
-        joined = {i: other.pairs[j] for i, j in self.pairs.items() if j in other.pairs}
-        deaths = {i: other.deaths[j] for i, j in self.pairs.items() if j in other.deaths}
-        births = {other.pairs[j]: fold for j, fold in self.births.items() if j in other.pairs}
-        return _Link(joined, {**self.deaths, **deaths}, {**births, **other.births})
-
-
-def continue_branches(function: AlongPath, parameters: Sequence[float], lower: float, upper: float, *,
-                      unknown: str = "x", domain: str = "real", action: AlongPath | None = None,
-                      points: int = 33, refinements: int = 16) -> tuple[Branch, ...]:
-    """All roots at every value of a parameter, linked into branches, with the folds where they begin and end.
-
-    Parameters
-    ----------
-    function
-        (x, parameter) -> (value, derivative by x, ...).
-    parameters
-        In increasing or decreasing order.
-    action
-        (x, parameter) -> (S, S'', ...), as for `solve_scalar`: for stability, and weights among branches.
-    refinements
-        How often an interval between two parameter values is halved to locate a fold; roots found on the way
-        serve the linking only.
-
-    Two roots are linked when the tangents at both ends predict the distance between them; else, or where the
-    roots differ in number, the interval is halved.  Branches are ordered by first parameter value, then x.
-
-    Raises
-    ------
-    BadInput
-        Parameter values not in order, or none.
-    NotConverged
-        As `find_roots`.  A parameter value without roots is no error: all branches have ended.
-    """
-    values = [float(value) for value in parameters]
-    rises = [b > a for a, b in itertools.pairwise(values)]
-    if not values or len(set(rises)) > 1 or len(set(values)) < len(values):
-        raise BadInput("parameters", parameters, "different values in increasing or decreasing order")
-    transform = math.log if domain == "positive" else float
-    span = transform(upper) - transform(lower)
-
-    @functools.cache
-    def roots(parameter: float) -> tuple[Root, ...]:
-        return find_roots(lambda x: function(x, parameter), lower, upper, domain=domain, points=points)
-
-    def drift(root: Root, parameter: float) -> float:
-        """Newton's step from a root at another parameter value: the distance its tangent predicts."""
-        scale = root.value if domain == "positive" else 1.0
-        return -float(function(root.value, parameter)[0]) / (root.slope * scale) if root.slope else math.inf
-
-    def smooth(a: float, b: float) -> bool:
-        before, after = roots(a), roots(b)
-        if [r.slope > 0 for r in before] != [r.slope > 0 for r in after]:
-            return False
-        for p, q in zip(before, after, strict=True):
-            distance = transform(q.value) - transform(p.value)
-            allowed = max(0.5 * abs(distance), 0.002 * span)
-            if abs(drift(p, b) - distance) > allowed or abs(-drift(q, a) - distance) > allowed:
-                return False
-        return True
-
-    def link(a: float, b: float, depth: int) -> _Link:
-        if smooth(a, b):
-            return _Link({k: k for k in range(len(roots(a)))})
-        middle = (a + b) / 2
-        if depth == 0 or middle in (a, b):
-            return _align(roots(a), roots(b), middle, transform, 0.02 * span)
-        return link(a, middle, depth - 1).then(link(middle, b, depth - 1))
-
-    def solved(parameter: float) -> tuple[Solution, ...]:
-        here = None if action is None else (lambda x: action(x, parameter))
-        return _solutions(roots(parameter), unknown, domain, here)
-
-    live = {k: _Open([values[0]], [s], None) for k, s in enumerate(solved(values[0]))}
-    finished = list(live.values())
-    for a, b in itertools.pairwise(values):
-        joint, solutions = link(a, b, refinements), solved(b)
-        for k, fold in joint.deaths.items():
-            live[k].death = fold
-        continued = {joint.pairs[k]: branch for k, branch in live.items() if k in joint.pairs}
-        for k, solution in enumerate(solutions):
-            if k not in continued:
-                continued[k] = _Open([], [], joint.births.get(k))
-                finished.append(continued[k])
-            continued[k].parameters.append(b)
-            continued[k].solutions.append(solution)
-        live = continued
-    return tuple(Branch(unknown, tuple(o.parameters), tuple(o.solutions), o.birth, o.death) for o in finished)
-
-
-@dataclass
-class _Open:
-    """A branch under construction."""
-
-    parameters: list[float]
-    solutions: list[Solution]
-    birth: Fold | None
-    death: Fold | None = None
-
-
-def _align(before: Sequence[Root], after: Sequence[Root], parameter: float,
-           transform: Callable[[float], float], near: float) -> _Link:
-    """Roots on a line keep order and sign of slope: match as many as possible, at the least distance."""
-    x, y = [transform(r.value) for r in before], [transform(r.value) for r in after]
-
-    @functools.cache
-    def best(i: int, j: int) -> tuple[int, float, tuple[tuple[int, int], ...]]:
-        if i == len(x) or j == len(y):
-            return len(x) - i + len(y) - j, 0.0, ()
-        options = [(n + 1, d, pairs) for n, d, pairs in (best(i + 1, j), best(i, j + 1))]
-        if before[i].slope * after[j].slope > 0 and abs(x[i] - y[j]) <= near:
-            n, d, pairs = best(i + 1, j + 1)
-            options.append((n, d + abs(x[i] - y[j]), ((i, j), *pairs)))
-        return min(options)
-
-    pairs = dict(best(0, 0)[2])
-    gone = [i for i in range(len(x)) if i not in pairs]
-    new = [j for j in range(len(y)) if j not in pairs.values()]
-    return _Link(pairs, _endings(before, gone, parameter), _endings(after, new, parameter))
-
-
-def _endings(roots: Sequence[Root], unmatched: Sequence[int], parameter: float) -> dict[int, Fold]:
-    """Unmatched neighbours of opposite slope have met in a fold; a root left over has crossed a bound."""
-    ends: dict[int, Fold] = {}
-    for k in unmatched:
-        if k in ends:
-            continue
-        if k + 1 in unmatched and roots[k].slope * roots[k + 1].slope <= 0:
-            meeting = (roots[k].value + roots[k + 1].value) / 2
-            ends[k] = ends[k + 1] = Fold(parameter, meeting, "fold")
-        else:
-            ends[k] = Fold(parameter, roots[k].value, "edge")
-    return ends

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import sympy as sp
 
-from fieldtheory.derivation import CheckResult, Derivation
+from fieldtheory.derivation import Derivation
 from fieldtheory.numerics import evaluate
+from fieldtheory.stepchecks import CheckResult
 from fieldtheory.symbolic import rules
 from fieldtheory.symbolic.fields import Entry, SpaceSum
 from fieldtheory.symbolic.rules import FieldAction, Step

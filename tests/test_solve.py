@@ -13,16 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate
 
+from fieldtheory.branches import continue_branches
 from fieldtheory.compile import Kernel, compile_kernel
 from fieldtheory.errors import BadInput, NotConverged
-from fieldtheory.solve import (
-    continue_branches,
-    find_roots,
-    homotopy,
-    laplace_weights,
-    newton_system,
-    solve_scalar,
-)
+from fieldtheory.newton import homotopy, newton_system
+from fieldtheory.solve import find_roots, laplace_weights, solve_scalar
 from fieldtheory.symbolic.fields import Entry, Space, SpaceSum
 
 THREE = (0.01559, 0.06225, 0.86636)  # N = 50, g = 1, s = .01, λ = 1 with y = 0 100 times, λ = .02 with y = 2

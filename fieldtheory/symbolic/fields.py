@@ -108,13 +108,35 @@ class Entry(sp.Expr):
         return self.name
 
 
-class SpaceSum(sp.Expr):
+class PositiveFunctional(sp.Expr):
+    """A sum or an average of its first argument, the body, with weights that are not negative."""
+
+    is_commutative = True
+
+    @property
+    def body(self) -> sp.Expr:
+        return self.args[0]  # type: ignore[return-value]
+
+    @property
+    def free_symbols(self) -> set[sp.Basic]:
+        return self.body.free_symbols
+
+    def _eval_is_extended_real(self) -> bool | None:
+        return self.body.is_extended_real
+
+    _eval_is_real = _eval_is_extended_real
+
+    def _eval_is_nonnegative(self) -> bool | None:
+        return True if self.body.is_nonnegative else None
+
+    _eval_is_extended_nonnegative = _eval_is_nonnegative
+
+
+class SpaceSum(PositiveFunctional):
     """Σ over one space of an open expression: linear, with everything that does not depend on it outside.
 
     The sum of a constant is the constant times the size of the space, so Σ_i 1 = N needs no case of its own.
     """
-
-    is_commutative = True
 
     def __new__(cls, body: Any, space: Space) -> sp.Expr:  # type: ignore[misc]
         body = distribute(sp.sympify(body))
@@ -129,31 +151,13 @@ class SpaceSum(sp.Expr):
         return sp.Mul(*outside, super().__new__(cls, sp.Mul(*inside), space))
 
     @property
-    def body(self) -> sp.Expr:
-        return self.args[0]  # type: ignore[return-value]
-
-    @property
     def space(self) -> Space:
         return self.args[1]  # type: ignore[return-value]
-
-    @property
-    def free_symbols(self) -> set[sp.Basic]:
-        return self.body.free_symbols
 
     def _eval_derivative(self, s: sp.Basic) -> sp.Expr:
         if s in self.space.size.free_symbols:
             raise RuleError(f"the derivative of a sum over {self.space.name} by its own size {s} is not defined")
         return SpaceSum(sp.diff(self.body, s), self.space)
-
-    def _eval_is_extended_real(self) -> bool | None:
-        return self.body.is_extended_real
-
-    _eval_is_real = _eval_is_extended_real
-
-    def _eval_is_nonnegative(self) -> bool | None:
-        return True if self.body.is_nonnegative else None
-
-    _eval_is_extended_nonnegative = _eval_is_nonnegative
 
     def _sympystr(self, printer: Any) -> str:
         return f"S_{self.space.name}[{printer._print(self.body)}]"

@@ -4,10 +4,7 @@ The grammar is that of `fieldtheory.symbolic.printing`, not of LaTeX at large: p
 spaces that reach to the end of their product, matrices and vectors without indices in the notation of traces, and
 formulas broken into lines. Names mean what a *vocabulary* says, the longest printed name first, so that nothing is
 guessed and nothing evaluated.
-
-What an index letter ranges over is not written in a formula; it follows from the entries that carry it, and two
-that disagree are an error. An index inside a sum over its space must be the one that this sum binds, since an
-expression has no way to say otherwise. Derived here.
+What the indices range over follows from what carries them (`fieldtheory.symbolic.indices`). Derived here.
 """
 
 from __future__ import annotations
@@ -20,16 +17,17 @@ from sympy.core.relational import Relational
 
 from fieldtheory.errors import BadInput, BadLatex
 from fieldtheory.symbolic.arrays import Array, add, multiply, power, transposed
-from fieldtheory.symbolic.fields import Entry, Space, SpaceSum, open_spaces
+from fieldtheory.symbolic.fields import Entry, SpaceSum, open_spaces
 from fieldtheory.symbolic.grammar import CLOSING, CONSTANTS, DIFFERENTIAL, FUNCTIONS, OPERATORS, RELATIONS
-from fieldtheory.symbolic.printing import FREE_LETTERS
+from fieldtheory.symbolic.indices import IndexCursor
 from fieldtheory.symbolic.rules import LogIntegral
 from fieldtheory.symbolic.series import Series
-from fieldtheory.symbolic.tokens import END, Cursor
+from fieldtheory.symbolic.tokens import END
 from fieldtheory.symbolic.vocabulary import Vocabulary, Word
 
 Value = Any
 """A scalar expression, an equation or condition, or an `Array`."""
+
 
 def parse_latex(text: str, names: Any, *, symbol_names: Mapping[Any, str] | None = None,
                 matrices: Mapping[str, str] | None = None) -> Any:
@@ -76,15 +74,13 @@ def _finished(value: Value) -> Any:
     return value.value() if isinstance(value, Array) else value
 
 
-class _Reader(Cursor):
-    """Recursive descent; `bound` are the sums around the present place, each an index with its space once known."""
+class _Reader(IndexCursor):
+    """Recursive descent."""
 
     def __init__(self, text: str, vocabulary: Vocabulary) -> None:
         super().__init__(text)
         self.vocabulary = vocabulary
         self.has_conditions = any(token.text in (r"\wedge", r"\vee") for token in self.tokens)
-        self.bound: list[list[Any]] = []
-        self.letters: dict[str, Space] = {}
         self.remainder: sp.Expr | None = None
 
     def group(self) -> Value:
@@ -114,7 +110,7 @@ class _Reader(Cursor):
 
     def relation(self) -> Value:
         if self.now == r"\left(" and self.has_conditions:  # around conditions, or the start of a formula
-            before = self.at, dict(self.letters)
+            before = self.place()
             self.at += 1
             try:
                 value = self.condition()
@@ -122,7 +118,7 @@ class _Reader(Cursor):
                     return value
             except BadLatex:
                 pass
-            self.at, self.letters = before
+            self.back_to(before)
         start = self.at
         left = self.expression()
         if self.now not in RELATIONS:
@@ -214,12 +210,12 @@ class _Reader(Cursor):
                 return self.euler() if constant is sp.E else constant
         for tokens, word in self.vocabulary.starting(self.now):
             if self.sees(*tokens):
-                before = self.at, dict(self.letters)
+                before = self.place()
                 self.at += len(tokens)
                 value = self.word(word)
                 if value is not None:
                     return value
-                self.at, self.letters = before
+                self.back_to(before)
         for (token, *more), constant in CONSTANTS.items():
             if not more and self.skips(token):
                 return self.euler() if constant is sp.E else constant
@@ -287,8 +283,7 @@ class _Reader(Cursor):
         self.expects("}")
         if len(indices) != len(value.spaces):
             self.fail(f"{len(value.spaces)} indices", at)
-        for index, space in zip(indices, value.spaces):
-            self.bind(index, space, at)
+        self.bind(indices, value.spaces, at)
         return value.value()
 
     def fraction(self) -> Value:
@@ -438,36 +433,8 @@ class _Reader(Cursor):
         indices = self.indices()
         if len(indices) != len(entry.spaces) or (word.starred and "*" not in indices) or not self.skips("}"):
             return None
-        for index, space in zip(indices, entry.spaces):
-            self.bind(index, space, start)
+        self.bind(indices, entry.spaces, start)
         return entry
-
-    def indices(self) -> list[str]:
-        found = []
-        while self.now not in ("}", ",", "=", END):
-            index, self.at = self.now, self.at + 1
-            if self.sees("_", "{"):
-                index += "_{" + self.tokens[self.at + 2].text + "}"
-                self.at += 3
-                self.expects("}")
-            while self.skips("'"):
-                index += "'"
-            found.append(index)
-        return found
-
-    def bind(self, index: str, space: Space, at: int) -> None:
-        """Note that ``index`` ranges over ``space`` here."""
-        letter = index.rstrip("'")
-        known = self.letters.setdefault(letter, space)
-        if known != space or (letter in FREE_LETTERS.values() and FREE_LETTERS.get(space.name) != letter):
-            self.fail(f"an index of the space {space.name} (of size {space.size}), not {index}", at)
-        frames = [frame for frame in self.bound if frame[1] == space or frame[0].rstrip("'") == letter]
-        if frames and frames[-1][0] != index:
-            self.fail(f"{frames[-1][0]}, the index that the sum binds, not {index}", at)
-        if frames:
-            frames[-1][1] = space
-        elif index != letter:
-            self.fail(f"a sum that binds {index}", at)
 
     def sum(self) -> sp.Expr:
         self.expects(r"\sum", "_", "{")
@@ -478,10 +445,10 @@ class _Reader(Cursor):
         self.expects("=", "1", "}", "^")
         at = self.at
         size = self.scalar(self.group(), at)
-        self.bound.append([index[0], self.letters.get(index[0].rstrip("'"))])
-        body_at = self.at
-        body = self.scalar(self.product(), body_at)
-        _, space = self.bound.pop()
+        with self.binding(index[0]) as frame:
+            body_at = self.at
+            body = self.scalar(self.product(), body_at)
+        space = frame.space
         if space is None or space not in open_spaces(body):
             self.fail(f"a body that depends on {index[0]}", body_at)
         if space.size != size:

@@ -12,8 +12,9 @@ from sympy.core.function import AppliedUndef, UndefinedFunction
 from fieldtheory.errors import BadInput
 from fieldtheory.symbolic.arrays import Array
 from fieldtheory.symbolic.fields import Entry
+from fieldtheory.symbolic.letters import FREE_LETTERS
 from fieldtheory.symbolic.names import glue
-from fieldtheory.symbolic.printing import FREE_LETTERS, FieldPrinter
+from fieldtheory.symbolic.printing import FieldPrinter
 from fieldtheory.symbolic.tokens import tokenised
 
 AVERAGES = ("GaussianAverage", "SiteAverage")

@@ -19,8 +19,8 @@ def test_a_population_solve(order, noise):
     theory.solve(8, noise)
     seconds = []
     for _ in range(10):
-        started = time.perf_counter()
+        started = time.process_time()  # of the processor: other work on the machine does not count
         theory.solve(8, noise)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.process_time() - started)
     print(f"k = {order}: {1e3 * min(seconds):.1f} ms")
     assert min(seconds) < 0.05

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from fieldtheory import cli, tasks
+from fieldtheory import tasks
+from fieldtheory.comparisons import make_study
 from fieldtheory.errors import BadInput
 from fieldtheory.export import plots, report, study
 from fieldtheory.network import ARD, Network, Scaling
@@ -31,7 +32,7 @@ def found() -> study.Study:
     most, study.MOST_LOOPS = study.MOST_LOOPS, 1
     try:
         sampling = dict(method="hmc", chains=4, draws=600, warmup=300, thin=1, step=None, seed=0)
-        made, judged = cli._study("linear", network(), tasks.ising(10, 12, test_samples=3), None, None, 0.01, True,
+        made, judged = make_study("linear", network(), tasks.ising(10, 12, test_samples=3), None, None, 0.01, True,
                                   lambda *progress: None, sampling)  # fmt: skip
     finally:
         study.MOST_LOOPS = most

@@ -62,7 +62,7 @@ def test_tree_level_equation_of_state() -> None:
 @pytest.mark.parametrize("action, field", [(ACTION, j), (REAL, phi)])
 def test_named_sums_solve_the_vector_equation(action: sp.Expr, field: Entry) -> None:
     """Without any parameter named, the closed equations and the profile solve δS/δφ = 0 component by component."""
-    from fieldtheory.solve import newton_system
+    from fieldtheory.newton import newton_system
 
     state = field_saddle(action, field)
     numbers = NUMBERS | DATA
