@@ -75,7 +75,8 @@ class Expandable:
         The saddle is the dominant one, or ``at``; with ``all`` every equivalent one is summed (its ln 2 included).
         For one field over a space of symbolic size the terms are functionals of the field at its saddle (at=0 expands
         about zero, where it has to be stationary).  With ``formal`` the action need not be bounded below: the series
-        then stands for no integral on the real contour.
+        then stands for no integral on the real contour.  It counts loops, not what other parameters contribute: where
+        a size or a parameter grows with N as well, `power_counting` says whether the order kept dominates.
 
         Raises
         ------

@@ -17,12 +17,12 @@ import numpy as np
 import sympy as sp
 
 from fieldtheory.compile import Kernel, compile_kernel
+from fieldtheory.dataset import Dataset
 from fieldtheory.errors import BadInput
 from fieldtheory.numerics import evaluate
 from fieldtheory.symbolic.averages import GaussianAverage
 from fieldtheory.symbolic.features import CORRELATION, SIGMA_U, SIGMA_V, U
 from fieldtheory.symbolic.fields import Entry, Space
-from fieldtheory.tasks import Dataset
 
 Array = np.ndarray
 

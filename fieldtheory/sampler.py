@@ -17,12 +17,12 @@ from numpy.typing import ArrayLike
 
 from fieldtheory import sampling
 from fieldtheory.compile import compile_kernel
+from fieldtheory.dataset import Dataset
 from fieldtheory.errors import BadInput, RuleError
 from fieldtheory.microscopic import ACTIVATIONS, activation_function
 from fieldtheory.network import Network
 from fieldtheory.sampling.methods import Method
 from fieldtheory.sampling.progress import Progress
-from fieldtheory.tasks import Dataset
 
 _ARGUMENT = sp.Symbol("h", real=True)
 

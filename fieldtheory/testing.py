@@ -23,6 +23,7 @@ import sympy as sp
 import xarray as xr
 
 from fieldtheory.action import Action
+from fieldtheory.dataset import Dataset
 from fieldtheory.errors import BadInput, RuleError
 from fieldtheory.exact.lattice import LatticeLaw
 from fieldtheory.network import Network, Scaling
@@ -44,7 +45,6 @@ from fieldtheory.symbolic.closures import ScalarClosure
 from fieldtheory.symbolic.fields import SpaceSum, entries, sums, top_replace
 from fieldtheory.symbolic.loops import ScalarExpansion
 from fieldtheory.symbolic.series import numerical_value
-from fieldtheory.tasks import Dataset
 from fieldtheory.theory import Theory
 from fieldtheory.verdict import Verdict, validate
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from fractions import Fraction
@@ -18,6 +17,7 @@ import sympy as sp
 
 import fieldtheory as ft
 from fieldtheory.symbolic.series import numerical_value
+from tests.hash_seeds import printed_under
 from tests.linear_theories import SCALINGS, UNIT, linear, relative_error
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -168,18 +168,13 @@ print(hashlib.sha256("\\n".join(text).encode()).hexdigest(), len(text))
 """
 
 
-def _printed(seeds: range) -> set[str]:
-    return {subprocess.run([sys.executable, "-c", PRINTED], env=os.environ | {"PYTHONHASHSEED": str(seed)}, cwd=ROOT,
-                           check=True, capture_output=True, text=True).stdout for seed in seeds}
-
-
 def test_formulas_do_not_depend_on_the_hash_seed() -> None:
-    assert len(_printed(range(2))) == 1
+    assert len(printed_under(PRINTED, range(2))) == 1
 
 
 @pytest.mark.slow
 def test_formulas_do_not_depend_on_ten_hash_seeds() -> None:
-    assert len(_printed(range(10))) == 1
+    assert len(printed_under(PRINTED, range(10))) == 1
 
 
 # --------------------------------------------------------------------------------------------------------- memory

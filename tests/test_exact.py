@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fieldtheory import tasks
+from fieldtheory.dataset import Dataset
 from fieldtheory.errors import BadInput, NotConverged, UnknownName
 from fieldtheory.exact import QPosterior, linear, linear_posterior
 from fieldtheory.network import ARD, Network, Scaling
-from fieldtheory.tasks import Dataset
 from tests.oracles.linear_quadrature import by_fourier, by_weights
 
 ALL = ("output_covariance", "hidden_kernel", "log_evidence_gradient")

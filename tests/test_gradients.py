@@ -13,13 +13,13 @@ import pytest
 import sympy as sp
 
 from fieldtheory.compile import Kernel
+from fieldtheory.dataset import Dataset
 from fieldtheory.network import ARD, Network, Scaling
 from fieldtheory.predictor import call, compile_expressions
 from fieldtheory.sampler import compile_activation
 from fieldtheory.sampling import Posterior
 from fieldtheory.sampling.weights import _Inputs
 from fieldtheory.symbolic.fields import Entry, Space, SpaceSum, entries, vary
-from fieldtheory.tasks import Dataset
 
 N, D, P = 4, 2, 5
 NUMBERS = dict(width=N, readout_variance=1.3, weight_variance=0.8, noise_variance=0.4, scaling=Scaling(1.5, 0.5))

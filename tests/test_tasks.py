@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fieldtheory import tasks
+from fieldtheory import dataset, tasks
+from fieldtheory.dataset import Dataset
 from fieldtheory.errors import BadInput, CorruptFile, UnknownName
-from fieldtheory.tasks import Dataset
 
 
 def draw(P: int, D: int, seed: int = 0, rank: int | None = None) -> Dataset:
@@ -91,7 +91,7 @@ def test_the_spectrum_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     data = draw(4, 6)
     first = data.spectrum(1.0)
     with monkeypatch.context() as patch:
-        patch.setattr(tasks.scipy.linalg, "eigh", None)
+        patch.setattr(dataset.scipy.linalg, "eigh", None)
         second = data.spectrum(3.0)
     assert second.basis is first.basis
     np.testing.assert_allclose(second.eigenvalues, 3 * first.eigenvalues)
@@ -292,6 +292,49 @@ def test_parity() -> None:
         tasks.parity(5, 6, 7)
     with pytest.raises(BadInput, match=r"^test_samples: got 'cube'"):
         tasks.parity(5, 21, test_samples="cube")
+
+
+def test_a_full_cube_to_train_on() -> None:
+    data = tasks.parity("cube", 5, order=2, seed=7, test_samples="cube")
+    np.testing.assert_array_equal(data.X, data.X_test)
+    assert len(np.unique(data.X, axis=0)) == data.samples == 32
+    np.testing.assert_array_equal(data.y, data.X[:, 0] * data.X[:, 1])
+    np.testing.assert_array_equal(tasks.ising("cube", 5).X, data.X)
+    assert tasks.ising(4, 5, test_samples="cube").test_samples == 32
+    with pytest.raises(UnknownName, match="did you mean 'cube'"):
+        tasks.parity("cubes", 5)
+    with pytest.raises(BadInput, match=r"^samples: got 'cube'"):
+        tasks.parity("cube", 21)
+
+
+def test_single_index_along_an_axis() -> None:
+    data = tasks.single_index(60, 4, {2: 1.0}, seed=1, direction="axis", test_samples=9)
+    np.testing.assert_allclose(data.y, (data.X[:, 0] ** 2 - 1) / math.sqrt(2), atol=1e-13)
+    np.testing.assert_allclose(data.y_test, (data.X_test[:, 0] ** 2 - 1) / math.sqrt(2), atol=1e-13)
+    np.testing.assert_array_equal(tasks.single_index(9, 5, {"2": 1.0}).y, tasks.single_index(9, 5, {2: 1.0}).y)
+    with pytest.raises(UnknownName, match="direction"):
+        tasks.single_index(9, 5, direction="axes")
+    for terms in ({(1, 1): 1.0}, {-1: 1.0}, {"x": 1.0}, {1: float("nan")}, {1: "big"}):
+        with pytest.raises(BadInput, match=r"^hermite: got"):
+            tasks.single_index(9, 5, terms)
+
+
+def test_multi_index_is_the_product_of_its_directions() -> None:
+    axes = tasks.multi_index(50, 5, {(2, 1): 0.5, (0, 3): -2.0}, seed=1, direction="axis", test_samples=7)
+    for X, y in ((axes.X, axes.y), (axes.X_test, axes.y_test)):
+        a, b = X[:, 0], X[:, 1]
+        want = 0.5 * (a**2 - 1) / math.sqrt(2) * b - 2.0 * (b**3 - 3 * b) / math.sqrt(6)
+        np.testing.assert_allclose(y, want, atol=1e-12)
+    data = tasks.multi_index(20000, 5, seed=2)  # u.x v.x: E[y x x^T] = (u v^T + v u^T)/1, whose square is u u^T + v v^T
+    moment = np.einsum("p,pi,pj->ij", data.y, data.X, data.X) / 20000
+    values = np.linalg.eigvalsh(moment)
+    np.testing.assert_allclose(values, [-1, 0, 0, 0, 1], atol=0.1)
+    np.testing.assert_array_equal(tasks.multi_index(9, 5, {"1, 1": 1.0}).y, tasks.multi_index(9, 5).y)
+    one = tasks.multi_index(9, 5, {(3,): 0.5}, seed=4, label_noise=0.1)
+    np.testing.assert_array_equal(one.y, tasks.single_index(9, 5, {3: 0.5}, seed=4, label_noise=0.1).y)
+    for terms, D in (({(1, 1): 1.0, (1,): 1.0}, 5), ({(1, 1): 1.0}, 1), ({}, 5)):
+        with pytest.raises(BadInput, match=r"^hermite: got"):
+            tasks.multi_index(9, D, terms)
 
 
 def test_single_index() -> None:

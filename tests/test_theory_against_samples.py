@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from fieldtheory import exact, tasks
+from fieldtheory.dataset import Dataset
 from fieldtheory.network import Network, Scaling
 from fieldtheory.sampling import sample, summarise
-from fieldtheory.tasks import Dataset
 from fieldtheory.testing import assert_agrees, assert_rejected
 from fieldtheory.theory import theories
 

@@ -10,10 +10,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from fieldtheory.dataset import Dataset, Spectrum, check_dataset
 from fieldtheory.errors import BadInput, UnknownName
 from fieldtheory.exact.posterior import QPosterior
 from fieldtheory.network import Network
-from fieldtheory.tasks import Dataset, Spectrum, check_dataset
 
 Array = NDArray[np.float64]
 

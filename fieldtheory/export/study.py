@@ -16,9 +16,9 @@ import xarray as xr
 
 from fieldtheory import exact as oracle
 from fieldtheory import tasks
+from fieldtheory.dataset import Dataset
 from fieldtheory.errors import BadInput, FieldTheoryError, RuleError, UnknownName
 from fieldtheory.network import Network, Scaling
-from fieldtheory.tasks import Dataset
 from fieldtheory.theory import Theory, theories
 from fieldtheory.verdict import Sampled, Verdict, validate
 

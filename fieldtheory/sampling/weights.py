@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
+from fieldtheory.dataset import Dataset, check_dataset
 from fieldtheory.errors import BadInput, UnknownName
 from fieldtheory.network import Network
 from fieldtheory.sampling.chain import Start
@@ -32,7 +33,6 @@ from fieldtheory.sampling.posterior import Bound, Posterior
 from fieldtheory.sampling.progress import Progress
 from fieldtheory.sampling.store import Layout, Store
 from fieldtheory.sampling.tempering import geometric_ladder
-from fieldtheory.tasks import Dataset, check_dataset
 
 Array = NDArray[np.float64]
 

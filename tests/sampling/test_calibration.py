@@ -15,9 +15,9 @@ import pytest
 import scipy.special
 import scipy.stats
 
+from fieldtheory.dataset import Dataset
 from fieldtheory.network import ARD, Network, Scaling
 from fieldtheory.sampling import METHODS, sample
-from fieldtheory.tasks import Dataset
 
 D, P, DRAWS, FEW, MANY = 2, 6, 31, 64, 600
 # Short steps: a small network is stiff where its weights are large, and a rank forgives no chain that stays too long.

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from fieldtheory.dataset import Dataset
 from fieldtheory.errors import BadInput, NotConverged, UnknownName
 from fieldtheory.network import Network
 from fieldtheory.sampling import Bound, run, sample, summarise
-from fieldtheory.tasks import Dataset, ising
+from fieldtheory.tasks import ising
 from tests.sampling.test_methods import coordinates, well
 
 NET = Network(width=4, readout_variance=1.0, weight_variance=1.0, noise_variance=0.5)

@@ -7,11 +7,12 @@ import pytest
 import scipy.integrate
 import scipy.special
 
+from fieldtheory.dataset import Dataset
 from fieldtheory.errors import BadInput, UnknownName
 from fieldtheory.network import Network, Scaling
 from fieldtheory.sampling import METHODS, Bound, Draws, Method, observables, run, sample
 from fieldtheory.sampling.methods import find_method
-from fieldtheory.tasks import Dataset, ising
+from fieldtheory.tasks import ising
 from tests.sampling.agreement import disagreement
 
 AGREE = 4.5

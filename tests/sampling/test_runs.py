@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from fieldtheory.dataset import Dataset
 from fieldtheory.errors import BadInput, CannotWrite, CorruptFile
 from fieldtheory.network import ARD, Network
 from fieldtheory.sampling import Method, checkpoint, open_samples, sample, store, summarise
-from fieldtheory.tasks import Dataset, ising
+from fieldtheory.tasks import ising
 
 NET = Network(width=4, readout_variance=1.0, weight_variance=1.0, noise_variance=0.5)
 DATA = ising(5, 3, seed=1, test_samples=2)

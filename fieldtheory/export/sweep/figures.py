@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,9 @@ WORDS = {
     "train_error": "training error of the mean predictor", "order_parameter": "order parameter",
     "log_evidence": r"$\ln Z$", "effective_inputs": "effective inputs",
 }  # fmt: skip
-MOST_PANELS, MOST_TICKS = 9, 7
+MOST_PANELS, MOST_TICKS, MOST_COLUMNS = 9, 7, 4
+BLACK = "#000000"
+"""Of samples, and of nothing else."""
 WIDE = 3.0
 """From this ratio of the largest to the smallest value on, an axis is logarithmic."""
 
@@ -63,7 +66,8 @@ def curve(table: xr.Dataset, quantity: str, axis: str) -> Figure:
     """A quantity against an axis, one line for each approximation and one panel for each value of the other axes.
 
     Bars are standard errors over the seeds of the data (with one seed, Monte-Carlo errors). Open markers have a
-    reservation, or lack a seed; a cross on the lower edge is a point without any value.
+    reservation, or lack a seed; a cross on the lower edge is a point without any value. An approximation that does not
+    cover a network is not in its panel.
     """
     _check_axis(table, axis)
     averaged = over_seeds(table, quantity)
@@ -72,7 +76,7 @@ def curve(table: xr.Dataset, quantity: str, axis: str) -> Figure:
     with _figure(rows, columns, (min(3.6 * columns + 1.9, 11.5), 2.9 * rows + 0.4), sharex=True,
                  sharey=True) as (figure, grid):  # fmt: skip
         for ax, where in zip(grid.flat, panels, strict=False):
-            _curves(ax, averaged.sel(where), axis, _styles(table))
+            _curves(ax, averaged.sel(where), axis, _covering(table.sel(where)))
             if where:
                 ax.set_title(_where(where))
         _log_where_wide(grid[0, 0], averaged, axis, quantity)
@@ -82,17 +86,32 @@ def curve(table: xr.Dataset, quantity: str, axis: str) -> Figure:
             ax.set_xlabel(words(axis))
         for ax in grid[:, 0]:
             ax.set_ylabel(words(quantity))
-        handles, labels = grid[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right upper", title=table.attrs.get("title"))
+        _legend(figure, grid, table)
     return figure
+
+
+def _legend(figure: Figure, grid: np.ndarray, table: xr.Dataset) -> None:
+    """One for all panels, in the order of the approximations."""
+    handles = {label: handle for ax in grid.flat for handle, label in zip(*ax.get_legend_handles_labels())}
+    labels = [label for label in _styles(table) if label in handles]
+    figure.legend([handles[label] for label in labels], labels, loc="outside right upper",
+                  title=table.attrs.get("title"))
+
+
+def _covering(table: xr.Dataset) -> dict[str, tuple[str, str, Any]]:
+    """The styles of the approximations that are for this kind of network."""
+    return {label: style for label, style in _styles(table).items()
+            if not (table["state"].sel(approximation=label) == "not covered").all()}
 
 
 def _styles(table: xr.Dataset) -> dict[str, tuple[str, str, Any]]:
     """Colour, marker and line of each approximation: samples are black points, theories lines."""
     labels, sampled = list(map(str, table.approximation.values)), str(table.attrs.get("sampled", ""))
     theories = [label for label in labels if label != sampled]
-    styles = {label: (COLOURS[k % 8], MARKERS[(k + 1) % 8], LINES[k % 8]) for k, label in enumerate(theories)}
-    return {label: styles.get(label, ("#000000", MARKERS[0], "none")) for label in labels}
+    colours = [colour for colour in COLOURS if colour != BLACK]
+    styles = {label: (colours[k % len(colours)], MARKERS[(k + 1) % 8], LINES[k % 8])
+              for k, label in enumerate(theories)}
+    return {label: styles.get(label, (BLACK, MARKERS[0], "none")) for label in labels}
 
 
 def _curves(ax: Axes, averaged: xr.Dataset, axis: str, styles: Mapping[str, tuple[str, str, Any]]) -> None:
@@ -177,37 +196,47 @@ def _edges(values: np.ndarray) -> np.ndarray:
 
 
 def relevance(table: xr.Dataset) -> Figure:
-    """The second moment of the weights along each input relative to its mean over the inputs; one panel for each point.
+    """The second moment of the weights along each input relative to its mean over the inputs, at which a line is drawn.
 
-    Where there are more points than panels, the ends and some between of the first axis, others at their middle value.
+    One column for each value of the first axis of numbers (of many, the ends and some between), one row for each
+    combination of the axes of words; other numbers are at their middle value.
     """
     values = table["relevance"]
     values = values.mean(SEED) if SEED in values.dims else values
     error = table["relevance"].std(SEED, ddof=1) / np.sqrt(table.sizes[SEED]) if table.sizes.get(SEED, 1) > 1 else (
         table.get("relevance_mcse", table["relevance"] * np.nan))
     error = error.mean(SEED) if SEED in error.dims else error
-    axes = axes_of(table, numeric=False)
-    first = next(iter(axes_of(table)), None)
-    middle = {name: table[name].values[table.sizes[name] // 2] for name in axes if name != first}
-    panels: list[Mapping[str, Any]] = [middle] if first is None else [
-        {first: table[first].values[k], **middle}
-        for k in sorted({int(k) for k in np.linspace(0, table.sizes[first] - 1, min(table.sizes[first], 4)).round()})]
+    numeric = axes_of(table)
+    of_words = [name for name in axes_of(table, numeric=False) if name not in numeric]
+    middle = {name: table[name].values[table.sizes[name] // 2] for name in numeric[1:]}
+    across: list[dict[str, Any]] = [{}] if not numeric else [
+        {numeric[0]: table[numeric[0]].values[k]}
+        for k in sorted({int(k) for k in np.linspace(0, table.sizes[numeric[0]] - 1,
+                                                     min(table.sizes[numeric[0]], MOST_COLUMNS)).round()})]
+    down = [{name: table[name].values[k] for name, k in zip(of_words, place)}
+            for place in np.ndindex(*(table.sizes[name] for name in of_words))][:MOST_COLUMNS]
     inputs = np.arange(1, table.sizes["input"] + 1)
-    with _figure(1, len(panels), (min(2.8 * len(panels) + 1.9, 11.5), 3.0), sharey=True) as (figure, grid):
-        for ax, where in zip(grid.flat, panels):
-            for label, (colour, marker, _) in _styles(table).items():
+    with _figure(len(down), len(across), (min(2.8 * len(across) + 1.9, 11.5), 2.6 * len(down) + 0.4),
+                 sharex=True, sharey="row") as (figure, grid):  # fmt: skip
+        for ax, (row, column) in zip(grid.flat, itertools.product(down, across)):
+            where = column | row | middle
+            styles = _covering(table.sel(where))
+            for k, (label, (colour, marker, _)) in enumerate(styles.items()):
                 one = values.sel(where).sel(approximation=label)
-                if not np.isfinite(one).any():
-                    continue
-                size = float(one.mean())
-                ax.errorbar(inputs, one / size, yerr=np.nan_to_num(error.sel(where).sel(approximation=label) / size),
-                            label=label, color=colour, marker=marker, linestyle="none", capsize=2)
+                if np.isfinite(one).any():
+                    beside = 0.5 * (k - (len(styles) - 1) / 2) / len(styles)  # so that none covers another
+                    ax.errorbar(inputs + beside, one, yerr=np.nan_to_num(error.sel(where).sel(approximation=label)),
+                                label=label, color=colour, marker=marker, markersize=3.5, linestyle="none", capsize=2)
             ax.axhline(1, color="#8A8A8A", linewidth=0.9, zorder=1)
-            ax.set_title(_where(where))
+            ax.xaxis.get_major_locator().set_params(integer=True)
+        for ax, column in zip(grid[0], across):
+            ax.set_title(_where(column))
+        for ax in grid[-1]:
             ax.set_xlabel("input")
-        grid[0, 0].set_ylabel("relevance, relative to the mean")
-        handles = {label: handle for ax in grid.flat for handle, label in zip(*ax.get_legend_handles_labels())}
-        figure.legend(handles.values(), handles.keys(), loc="outside right upper", title=table.attrs.get("title"))
+        for ax, row in zip(grid[:, 0], down):
+            ax.set_ylabel(", ".join(filter(None, ["relevance", _where(row)])))
+        figure.suptitle(_where(middle), fontsize=9.5)
+        _legend(figure, grid, table)
     return figure
 
 
@@ -226,7 +255,8 @@ def _shape(panels: int) -> tuple[int, int]:
 
 
 def _where(where: Mapping[str, Any]) -> str:
-    return ", ".join(f"{words(name)} = {value:g}" if not isinstance(value, str) else f"{name.replace('_', ' ')} {value}"
+    return ", ".join(f"{name.replace('_', ' ')} {value}" if isinstance(value, str) else
+                     f"{words(name)} = {value:.4g}" if isinstance(value, float) else f"{words(name)} = {value}"
                      for name, value in where.items())
 
 

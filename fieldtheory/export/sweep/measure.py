@@ -11,13 +11,13 @@ import numpy as np
 import xarray as xr
 
 from fieldtheory import exact
+from fieldtheory.dataset import Dataset
 from fieldtheory.errors import BadInput, FieldTheoryError
-from fieldtheory.export.sweep.settings import EXACT, ON_TEST, SAMPLING, Approximation, Point, Sweep
+from fieldtheory.export.sweep.settings import EXACT, ON_TEST, PER_INPUT, SAMPLING, Approximation, Point, Sweep
 from fieldtheory.network import Network
 from fieldtheory.sampler import sample
 from fieldtheory.sampling import diagnostics
 from fieldtheory.sampling.convergence import diagnose
-from fieldtheory.tasks import Dataset
 from fieldtheory.theory import Theory, theories
 
 Array = np.ndarray
@@ -100,7 +100,7 @@ class Measurer:
     def measure(self, index: int, label: str) -> Record:
         """One approximation at one point. What goes wrong there is recorded; what is wrong everywhere is raised."""
         point = self.points[index]
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), time.process_time()
         record: Record = {"point": point, "approximation": label, "state": "ok", "reason": "", "values": {},
                           "errors": {}, "numbers": {}}
         try:
@@ -122,6 +122,7 @@ class Measurer:
             record |= {"state": "failed", "reason": f"{type(error).__name__}: {error}"}
         record["reason"] = " ".join(record["reason"].split())
         record["seconds"] = time.perf_counter() - began
+        record["cpu_seconds"] = time.process_time() - busy
         return record
 
     def _predicted(self, a: Approximation, net: Network, data: Dataset) -> Record:
@@ -149,7 +150,7 @@ class Measurer:
         options["seed"] += index  # chains of their own at every point
         if isinstance(options.get("gibbs"), list):
             options["gibbs"] = tuple(options["gibbs"])
-        wants_relevance = data.X is not None and {"relevance", "effective_inputs"} & set(self.sweep.outputs)
+        wants_relevance = data.X is not None and {*PER_INPUT, "effective_inputs"} & set(self.sweep.outputs)
         if wants_relevance:
             options["directions"] = np.eye(data.X.shape[1])  # type: ignore[union-attr]
         try:
@@ -200,7 +201,7 @@ def of_samples(samples: Any, data: Dataset, outputs: Sequence[str]) -> tuple[dic
     its linear part, and what the noise of the mean adds to a square."""
     series = {name: values for name, (_, values) in diagnostics.observables(samples).items()}
     if "direction_overlap" in series:
-        series["relevance"] = series.pop("direction_overlap")
+        series["weight_second_moment"] = series.pop("direction_overlap")
     values: dict[str, Any] = {}
     errors: dict[str, Any] = {}
     for name in outputs:
@@ -215,11 +216,16 @@ def of_samples(samples: Any, data: Dataset, outputs: Sequence[str]) -> tuple[dic
             if curvature:
                 error = float(np.hypot(error, curvature * np.sum(diagnostics.mcse(draws) ** 2)))
             errors[name] = error
-        elif name == "effective_inputs" and "relevance" in series:
-            r = series["relevance"].mean(axis=(0, 1))
-            values[name] = effective_inputs(r)
-            slope = 2 * r.sum() / (r @ r) * (1 - r.sum() * r / (r @ r))
-            errors[name] = float(diagnostics.mcse(series["relevance"] @ slope))
+        elif name in ("relevance", "effective_inputs") and "weight_second_moment" in series:
+            draws = series["weight_second_moment"]
+            r = draws.mean(axis=(0, 1))
+            if name == "relevance":
+                values[name] = (r / r.mean()).tolist()
+                slopes = (np.eye(len(r)) - r / r.sum()) / r.mean()
+                errors[name] = np.asarray(diagnostics.mcse(draws @ slopes)).tolist()
+            else:
+                values[name] = effective_inputs(r)
+                errors[name] = float(diagnostics.mcse(draws @ (2 * r.sum() / (r @ r) * (1 - r.sum() * r / (r @ r)))))
         elif name in series:
             values[name] = np.asarray(series[name].mean(axis=(0, 1))).tolist()
             errors[name] = np.asarray(diagnostics.mcse(series[name])).tolist()

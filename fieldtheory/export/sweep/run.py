@@ -28,6 +28,7 @@ from fieldtheory.files import write_atomically
 Unit = tuple[int, str]
 """The number of a point, and the label of an approximation."""
 SETTINGS, POINTS = "settings.json", "points"
+THEORIES, SAMPLING = "theories.", "sampling."
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,11 @@ def run_sweep(sweep: Sweep, out: str | os.PathLike[str] | None = None, *, jobs: 
     """Everything that a sweep asks for, over its axes and `approximation`.
 
     ``out``, a folder, receives each approximation at each point as soon as it is finished; the same sweep with the same
-    folder computes only what is not there, and the numbers are those of a run that nothing ended. Another sweep is
-    refused, with the keys that differ. ``jobs`` processes share the work; the numbers do not depend on how many (in a
-    script they need ``if __name__ == "__main__":``). ``retry`` computes again what failed. ``note`` is told which
-    theories are left out of "all", since they do not cover the network.
+    folder computes only what is not there, and the numbers are those of a run that nothing ended. A sweep with theories
+    more or fewer, or with chains added, is the same sweep; another is refused, with the keys that differ. ``jobs``
+    processes share the work; the numbers do not depend on how many (in a script they need
+    ``if __name__ == "__main__":``). ``retry`` computes again what failed. ``note`` is told which theories are left out
+    of "all", since they do not cover the network.
 
     Variables: the outputs, each with its Monte-Carlo error as ``<name>_mcse`` where there is one; ``state``, "ok",
     "doubtful" (values, with a reservation), "failed" or "not covered"; ``reason``, in words; ``seconds``; ``residual``,
@@ -187,28 +189,29 @@ class Store:
         self.folder, self.labels = folder, sweep.labels
         self.points = [json.loads(json.dumps(point, default=str)) for point in sweep.points()]
         identity = sweep.identity()
-        self.fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        self.fingerprints = {label: _digest(_of(label, sweep, identity)) for label in self.labels}
         settings = folder / SETTINGS
         if settings.is_file():
             if any((folder / POINTS).glob("[0-9]*.json")):
-                _same(identity, _json(settings), folder)
-                return
+                kept = _json(settings)
+                _same(identity, kept, folder)
+                identity = kept | identity  # what theories that are not asked for now were
         elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise BadInput("out", str(folder), "a new or empty folder, or that of this sweep")
         (folder / POINTS).mkdir(parents=True, exist_ok=True)
         write_atomically(settings, json.dumps(identity, indent=1, ensure_ascii=False))
 
     def path(self, unit: Unit) -> Path:
-        """points/00007-mean-field.json; a label that needs more than letters is told apart by its place."""
+        """points/00007-mean-field-5f3a9c.json: labels that differ in more than letters are told apart."""
         k, label = unit
         slug = re.sub(r"[^A-Za-z0-9]+", "-", label).strip("-")[:40]
-        return self.folder / POINTS / f"{k:05d}-{self.labels.index(label)}-{slug}.json"
+        return self.folder / POINTS / f"{k:05d}-{slug}-{_digest(label)[:6]}.json"
 
     def write(self, unit: Unit, record: Record) -> None:
         """Whole or not at all."""
         (self.folder / POINTS).mkdir(exist_ok=True)
-        text = json.dumps({**record, "fingerprint": self.fingerprint}, default=str, allow_nan=False, ensure_ascii=False)
-        write_atomically(self.path(unit), text)
+        kept = {**record, "fingerprint": self.fingerprints[unit[1]]}
+        write_atomically(self.path(unit), json.dumps(kept, default=str, allow_nan=False, ensure_ascii=False))
 
     def read(self) -> dict[Unit, Record]:
         """What is there already."""
@@ -219,7 +222,7 @@ class Store:
                 if not path.is_file():
                     continue
                 record = _json(path)
-                if (record.pop("fingerprint", None) != self.fingerprint or record.get("approximation") != label
+                if (record.pop("fingerprint", None) != self.fingerprints[label] or record.get("approximation") != label
                         or record.get("point") != point or "state" not in record):
                     raise CorruptFile(f"{path}: not a point of this sweep; remove it, and it is computed again")
                 found[k, label] = record
@@ -236,9 +239,29 @@ def _json(path: Path) -> dict[str, Any]:
     return found
 
 
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _of(label: str, sweep: Sweep, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What the numbers of one approximation depend on."""
+    sampled = sweep.sampling is not None and label == sweep.sampling["label"]
+    own = [key for key in identity if key.startswith(SAMPLING)] if sampled else [f"{THEORIES}{label}"]
+    return {key: value for key, value in identity.items() if key in own or not key.startswith((SAMPLING, THEORIES))}
+
+
 def _same(identity: Mapping[str, Any], kept: Mapping[str, Any], folder: Path) -> None:
-    """The folder is that of the same sweep, or what differs is named."""
-    different = [key for key in dict.fromkeys((*identity, *kept)) if identity.get(key) != kept.get(key)]
+    """The folder is that of the same sweep but for theories, or chains, that one of the two lacks; or what differs is
+    named."""
+    chains = [any(key.startswith(SAMPLING) for key in table) for table in (identity, kept)]
+
+    def free(key: str) -> bool:
+        if key.startswith(THEORIES):
+            return not (key in identity and key in kept)
+        return key.startswith(SAMPLING) and not all(chains)
+
+    different = [key for key in dict.fromkeys((*identity, *kept))
+                 if identity.get(key) != kept.get(key) and not free(key)]
     if not different:
         return
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from fieldtheory import console, tasks
+from fieldtheory.dataset import Dataset
 from fieldtheory.errors import BadInput, UnknownName
 from fieldtheory.network import ARD, Network
 from fieldtheory.sampling.methods import find_method
-from fieldtheory.tasks import Dataset
 from fieldtheory.theory import theories
 
 Point = dict[str, Any]
@@ -42,7 +42,8 @@ QUANTITIES: dict[str, str] = {
     "train_error": "mean squared error of the mean predictor on the training inputs",
     "order_parameter": "overlap of the mean predictor with the target on the test inputs, f.y/y.y",
     "log_evidence": "ln Z",
-    "relevance": "second moment of the hidden weights along each input, averaged over the neurons",
+    "weight_second_moment": "second moment of the hidden weights along each input, averaged over the neurons",
+    "relevance": "the second moments of the weights relative to their mean over the inputs",
     "effective_inputs": "number of inputs that share the relevance, (sum r)^2/sum r^2: 1 for one, D for all alike",
     "readout_norm": "sum of the squared readout weights",
     "discrepancy_along_target": "what is left of the target along itself on the training inputs, y.(y - f)/y.y",
@@ -51,6 +52,7 @@ QUANTITIES: dict[str, str] = {
 }
 DEFAULT_OUTPUTS = ("test_error", "train_error", "order_parameter", "log_evidence", "relevance", "effective_inputs")
 ON_TEST = ("test_error", "order_parameter")
+PER_INPUT = ("weight_second_moment", "relevance")
 SAMPLED, EXACT = "samples", "exact"
 
 EXAMPLE = """\
@@ -64,15 +66,15 @@ title = "2-parity with ReLU"
 theories = ["nngp", {name = "kernel-rescaling", loops = 1, label = "rescaling"}]
 # theories = ["mean-field", {name = "collapsed-mean-field", effort = {particles = 200}}]
 
-# Left out, all of the first six where they are defined. Also: readout_norm, discrepancy_along_target,
-# variance_along_mean_output, hidden_kernel_overlap.
+# Left out, all of the first six where they are defined. Also: weight_second_moment, readout_norm,
+# discrepancy_along_target, variance_along_mean_output, hidden_kernel_overlap.
 outputs = ["test_error", "train_error", "order_parameter", "log_evidence", "relevance", "effective_inputs"]
 
 [task]
-name = "parity"            # ising, parity, single-index, digits, or an .npz beside this file
+name = "parity"            # ising, parity, single-index, multi-index, digits, or an .npz beside this file
 input_dim = 6              # options of the task, as in ft.tasks.parity
 order = 2
-test_samples = "cube"      # or a number
+test_samples = "cube"      # or a number; samples = "cube" trains on every input once, too
 
 [network]
 activation = "relu"        # identity, erf, relu, tanh or quadratic
@@ -155,7 +157,7 @@ class Sweep:
         _known("sweep", given, SECTIONS)
         task, network = _section(given, "task"), _section(given, "network")
         if not isinstance(task.get("name"), str):
-            raise BadInput("task.name", repr(task.get("name")), "ising, parity, single-index, digits, or an .npz file")
+            raise BadInput("task.name", repr(task.get("name")), f"{', '.join(tasks.NAMES)}, or an .npz file")
         _known("network", network, OF_NETWORK)
         axes = {name: _values(f"axes.{name}", value) for name, value in _section(given, "axes").items()}
         for name in axes:
@@ -235,8 +237,6 @@ class Sweep:
         try:
             if name.endswith(".npz"):
                 return _part(tasks.load(self.folder / name), **options)
-            if isinstance(options.get("hermite"), Mapping):
-                options["hermite"] = {int(n): c for n, c in options["hermite"].items()}
             if isinstance(options.get("classes"), list):
                 options["classes"] = tuple(options["classes"])
             return tasks.load(name, **options)
@@ -371,7 +371,7 @@ def _sampling(given: dict[str, Any]) -> dict[str, Any]:
 
 def _figures(given: dict[str, Any]) -> dict[str, Any]:
     _known("figures", given, FIGURES)
-    scalars = [name for name in QUANTITIES if name != "relevance"]
+    scalars = [name for name in QUANTITIES if name not in PER_INPUT]
     chosen = {"formats": ["svg", "png"], "quantities": ["test_error", "order_parameter"]} | given
     return {"formats": _names("figures.formats", chosen["formats"], FORMATS),
             "quantities": _names("figures.quantities", chosen["quantities"], scalars)}

@@ -12,10 +12,12 @@ import numpy as np
 import xarray as xr
 
 from fieldtheory.errors import UnknownName
-from fieldtheory.export.sweep.settings import QUANTITIES, Sweep
+from fieldtheory.export.sweep.settings import PER_INPUT, QUANTITIES, Sweep
 
 SEED = "seed"
-PER_INPUT = ("relevance",)
+CERTIFICATES = {"R-hat": (("rhat",), np.max, ".4g"), "effective samples": (("ess", "particle_ess"), np.min, ".0f"),
+                "residual": (("residual",), np.max, ".1g")}
+"""Numbers that certify a result: where they stand, which of several is the worst, and how many digits are shown."""
 PACKAGES = ("bayes-fieldtheory", "numpy", "numba", "sympy")
 
 
@@ -52,7 +54,8 @@ def table_of(sweep: Sweep, records: Sequence[Mapping[str, Any]]) -> xr.Dataset:
         variables[name] = collect("numbers", name)
     for name in ("state", "reason"):
         variables[name] = dims, np.array([record[name] for record in records], dtype=object).reshape(shape)
-    variables["seconds"] = dims, np.array([record["seconds"] for record in records]).reshape(shape)
+    for name in ("seconds", "cpu_seconds"):
+        variables[name] = dims, np.array([record[name] for record in records]).reshape(shape)
     coords = {name: _coordinate(values) for name, values in sweep.axes.items()} | {"approximation": labels}
     theories = {a.label: {"name": a.theory, **a.options} for a in sweep.approximations}
     return xr.Dataset(variables, coords=coords, attrs={
@@ -106,7 +109,11 @@ def over_seeds(table: xr.Dataset, quantity: str) -> xr.Dataset:
 
 
 def rows(table: xr.Dataset, quantities: Sequence[str]) -> list[list[str]]:
-    """For a terminal: a line for each quantity at each combination of axes but the seed, a column per approximation."""
+    """For a terminal: a line for each quantity at each combination of axes but the seed, a column per approximation.
+
+    The last lines of a combination certify it, by the worst over the seeds: R-hat of chains, effective samples of
+    chains and of the energy of particles, the residual of theories.
+    """
     axes = [name for name in json.loads(table.attrs["axes"]) if name != SEED]
     quantities = [name for name in quantities if name in table]
     averaged = {name: over_seeds(table, name) for name in quantities}
@@ -119,7 +126,20 @@ def rows(table: xr.Dataset, quantities: Sequence[str]) -> list[list[str]]:
             one = averaged[name].isel(where)
             cells = [_cell(one.sel(approximation=label)) for label in labels]
             lines.append([*(_text(table[axis].values[k]) for axis, k in where.items()), name.replace("_", " "), *cells])
+        one = table.isel(where)
+        for word in CERTIFICATES:
+            cells = [_certificate(one.sel(approximation=label), word) for label in labels]
+            if set(cells) != {"-"}:
+                lines.append([*(_text(table[axis].values[k]) for axis, k in where.items()), word, *cells])
     return lines
+
+
+def _certificate(one: xr.Dataset, word: str) -> str:
+    """The worst over the seeds."""
+    names, worst, digits = CERTIFICATES[word]
+    values = np.concatenate([one[name].values.ravel() for name in names if name in one] or [np.zeros(0)])
+    values = values[np.isfinite(values)]
+    return f"{worst(values):{digits}}" if values.size else "-"
 
 
 def _text(value: Any) -> str:
