@@ -16,7 +16,7 @@ import sympy as sp
 
 from fieldtheory.errors import RuleError
 from fieldtheory.numerics import evaluate
-from fieldtheory.symbolic.bases import InputAverage
+from fieldtheory.symbolic.bases import InputAverage, exchanged
 from fieldtheory.symbolic.fields import Entry, Space, open_spaces
 from fieldtheory.symbolic.rules import Step
 
@@ -88,6 +88,8 @@ def law_and_sizes(step: Step) -> tuple[DiscreteLaw, dict[sp.Basic, int]]:
         sizes[step.details["kept"].size] = min(2, K)  # type: ignore[attr-defined]
     if step.rule == "project":
         sizes[step.details["space"].size] = K  # type: ignore[attr-defined]
+    if step.rule == "diagonal":
+        sizes[step.details["basis"].spaces[1].size] = K + 2  # type: ignore[attr-defined]
     return law, sizes
 
 
@@ -98,15 +100,26 @@ def compare_projected(step: Step, pushed: Pushed, values: Values, law: DiscreteL
     if step.rule == "project":
         sample, mode = step.details["space"], step.details["modes"]
         for entry in list(values):
-            if isinstance(entry, Entry) and entry.spaces == (sample,):
-                values[Entry(entry.name, entry.domain, (mode,))] = law.basis @ (law.weights * values[entry])  # type: ignore[list-item]
-            elif isinstance(entry, Entry) and entry.spaces[:1] == (sample,) and len(entry.spaces) == 2:
+            if not isinstance(entry, Entry) or entry.spaces[:1] != (sample,):
+                continue
+            if entry.spaces[1:] == step.details["inputs"].spaces:  # type: ignore[attr-defined]
                 values[entry] = law.points
+            else:
+                spaces = exchanged(entry, sample, mode)  # type: ignore[arg-type]
+                values[Entry(entry.name, entry.domain, spaces)] = law.basis * law.weights @ values[entry]
     if step.rule == "restrict":
         kept = int(values[step.details["kept"].size])  # type: ignore[attr-defined]
         for old, new in dict(step.details["entries"]).items():  # type: ignore[call-overload]
             values[old] = np.where(np.arange(len(values[old])) < kept, values[old], 0.0)
             values[new] = values[old][:kept]
+        for entry in list(values):  # other data at the modes kept
+            if isinstance(entry, Entry) and entry.spaces == (step.details["kept"],) and entry not in \
+                    dict(step.details["entries"]).values():  # type: ignore[call-overload]
+                whole = Entry(entry.name, entry.domain, (step.details["modes"],))  # type: ignore[arg-type]
+                values[entry] = np.asarray(values[whole])[:kept]
+    if step.rule == "diagonal":
+        _diagonalised(step, values, law)
+        yield "off the diagonal", off_diagonal(step, values, law)
     before, after = (law.evaluate(action.expr, values) for action in (step.before, step.after))
     yield "S", abs(before - after) / max(abs(before), 1.0)
     for name, (old, new) in pushed.items():
@@ -118,8 +131,46 @@ def compare_projected(step: Step, pushed: Pushed, values: Values, law: DiscreteL
         yield f"<{name}>", float(np.max(np.abs(was - now)) / max(float(np.max(np.abs(was))), 1.0))
 
 
+def _diagonalised(step: Step, values: Values, law: DiscreteLaw) -> None:
+    """The unit matrix for the eigenvectors, and no eigenvalues besides those of the modes."""
+    V: Any = step.details["basis"]
+    mode, eigen = V.spaces
+    count, samples = len(law.points), int(values[eigen.size])
+    values[V] = np.eye(count, samples) / np.sqrt(samples)
+    for entry in [e for e in values if isinstance(e, Entry) and e.spaces == (eigen,)]:
+        values[entry] = np.where(np.arange(samples) < count, values[entry], 0.0)
+        values[Entry(entry.name, entry.domain, (mode,))] = values[entry][:count]
+
+
+def off_diagonal(step: Step, values: Values, law: DiscreteLaw, target: Sequence[int] = (-1,)) -> float:
+    """The largest ⟨J_T J_T'⟩, T ≠ T', over a law of one site that knows one parity, relative to the diagonal.
+
+    ``target`` are the modes that the site knows: with more than one the symmetry is broken.
+
+    The weights take a few random values and all that sign flips make of them.
+    """
+    mode, (w,) = step.details["modes"], step.after.fields
+    node = next(n for n in _nodes(step) if mode in open_spaces(n))
+    given = dict(values)
+    for entry in given:
+        if isinstance(entry, Entry) and entry.spaces == (mode,) and entry.domain == "data":
+            kept = np.zeros(len(law.points))
+            kept[list(target)] = 1.0
+            given[entry] = kept * given[entry]
+    logs, overlaps = [], []
+    for flip in law.points:
+        for stretch in (0.5, 1.0, 1.7):
+            given[w] = flip * values[w] * stretch ** np.arange(len(flip))
+            logs.append(-float(law.evaluate(step.after.expr, given)))
+            overlaps.append(law.evaluate(node, given, [mode]))  # type: ignore[list-item]
+    q = np.exp(np.array(logs) - max(logs))
+    J = np.array(overlaps)
+    kernel = (J.T * q) @ J / q.sum()
+    return float(np.max(np.abs(kernel - np.diag(np.diag(kernel)))) / np.max(np.diag(kernel)))
+
+
 def _axes(expr: sp.Expr) -> list[Space]:
     return sorted(open_spaces(expr), key=lambda space: space.name)
 
 
-__all__ = ["DiscreteLaw", "compare_projected", "law_and_sizes"]
+__all__ = ["DiscreteLaw", "compare_projected", "law_and_sizes", "off_diagonal"]

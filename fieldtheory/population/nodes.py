@@ -6,8 +6,9 @@ every average squared are symmetric under sign flips of a weight, so that one or
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import sqrt
 from typing import Any
 
@@ -16,10 +17,14 @@ import scipy.special
 import sympy as sp
 
 from fieldtheory.compile import Kernel, compile_kernel
-from fieldtheory.errors import BadInput
-from fieldtheory.symbolic.averages import GaussianAverage, average, hermite_coefficient
+from fieldtheory.errors import BadInput, RuleError
+from fieldtheory.network import Network
+from fieldtheory.population import directions
+from fieldtheory.population.modes import Mode
+from fieldtheory.symbolic.averages import GaussianAverage, average
 from fieldtheory.symbolic.bases import InputAverage
 from fieldtheory.symbolic.fields import Entry, Space, SpaceSum, depends_on
+from fieldtheory.symbolic.sites import unbundle
 
 Array = np.ndarray
 
@@ -48,7 +53,7 @@ class Nodes:
 class Features:
     """Averages over the inputs on nodes, compiled from the activation."""
 
-    def __init__(self, activation: sp.Expr, law: str, overlaps: Mapping[int, Entry],
+    def __init__(self, activation: sp.Expr, law: str, overlaps: Mapping[Mode, Entry],
                  averages: Mapping[InputAverage, Entry]) -> None:
         self.activation, self.cube = activation, law == "hypercube"
         self.overlaps, self.averages, self.modes = dict(overlaps), dict(averages), tuple(overlaps)
@@ -57,8 +62,10 @@ class Features:
 
     def nodes(self, D: int, variance: float, relevant_only: bool | None, count: int, shifts: int,
               seed: int) -> list[Nodes]:
-        if isinstance(D, bool) or not isinstance(D, int) or max(self.modes[-1] if self.cube else 2, 1) > D:
-            raise BadInput("input_dim", D, "an integer that is at least the order of the target")
+        orders = self.modes[0].orders
+        least = max(orders[0], 1) if self.cube else len(orders) + 1
+        if isinstance(D, bool) or not isinstance(D, int) or least > D:
+            raise BadInput("input_dim", D, f"an integer that is at least {least} for this target")
         if shifts < 2 or count < 64:
             raise BadInput("nodes", (count, shifts), "at least 64 nodes and 2 shifts")
         only = D > EXACT if relevant_only is None else bool(relevant_only)
@@ -73,28 +80,11 @@ class Features:
 
     def _parity(self, D: int, variance: float, only: bool, count: int, rng: np.random.Generator) -> Nodes:
         """Weights in one orthant; a mixture of the prior and of laws centred at ω on the relevant inputs."""
-        (k,) = self.modes
+        (k,) = self.modes[0].orders
         kept = k if only else D
         rest = D - k
-        components = _components(k, D)
-        each = max(count // len(components), 16)
         radial = only and rest > 0
-        drawn, scale = [], []
-        for omega, width, shrink in components:
-            u = _points(each, kept + radial, rng)
-            g = scipy.special.ndtri(u[:, :kept])
-            g[:, :k] = omega + width * g[:, :k]
-            g[:, k:] *= shrink
-            drawn.append(np.abs(g))
-            scale.append(shrink * np.sqrt(2 * scipy.special.gammaincinv(rest / 2, u[:, -1])) if radial else
-                         np.zeros(each))
-        nodes, norms = np.concatenate(drawn), np.concatenate(scale)
-        square = norms**2 if radial else (nodes[:, k:]**2).sum(axis=1)
-        first = nodes[:, :k]
-        ratios = [(np.logaddexp(-((first - omega) / width)**2 / 2, -((first + omega) / width)**2 / 2)
-                   + first**2 / 2 - np.log(2 * width)).sum(axis=1)
-                  - rest * np.log(shrink) - square * (shrink**-2 - 1) / 2 for omega, width, shrink in components]
-        weights = np.exp(-scipy.special.logsumexp(ratios, axis=0)) * len(components) / len(nodes)
+        nodes, norms, weights = orthant(components(k, D), k, kept - k, rest, count, rng)
         unit = sqrt(variance / D)
         signs = np.where((np.arange(2**kept)[:, None] >> np.arange(kept)) & 1, -1.0, 1.0)
         kernel = self._cube_kernel(radial)
@@ -116,8 +106,7 @@ class Features:
             h = Entry("h", "data", (NODE, CORNER))
             rho = Entry("rho", "positive", (NODE,))
             chi, one = Entry("chi", "data", (CORNER,)), Entry("one", "data", (CORNER,))
-            (k,) = self.modes
-            functions = {f"J_{k}": (chi, self.activation)}
+            functions = {entry.name: (chi, self.activation) for entry in self.overlaps.values()}
             functions |= {entry.name: (one, _of_one(node)) for node, entry in self.averages.items()}
             means = {name: smoothed(f, rho) for name, (_, f) in functions.items()} if radial else {}
             if None in means.values():
@@ -127,37 +116,21 @@ class Features:
             self._kernels[radial] = _compiled(outputs)
         return self._kernels[radial]
 
-    # -------------------------------------------------------------------------------------- one direction
+    # ------------------------------------------------------------------------------------ Gaussian inputs
 
     def _direction(self, D: int, variance: float, only: bool, count: int, rng: np.random.Generator) -> Nodes:
-        """(|w|, τ): a mixture of the prior and of weights centred at ω along the direction."""
-        centres = [0.0, *np.linspace(0.5, 2.0, 6) * sqrt(D)]
-        components = [(omega, shrink) for omega in centres for shrink in sorted({1.0, 0.5 if omega else 1.0})]
-        each = max(count // len(components), 16)
-        along, norms = [], []
-        for omega, shrink in components:
-            u = _points(each, 2, rng)
-            along.append(np.abs(scipy.special.ndtri(u[:, 0]) + omega))
-            norms.append(shrink * np.sqrt(2 * scipy.special.gammaincinv((D - 1) / 2, u[:, 1])))
-        first, rest = np.concatenate(along), np.concatenate(norms)
-        if len({n % 2 for n in self.modes}) > 1:  # both signs of τ; with one parity they weigh the same
-            first, rest = np.concatenate([first, -first]), np.concatenate([rest, rest])
-        ratios = [np.logaddexp(omega * first, -omega * first) - omega**2 / 2 - np.log(2) - (D - 1) * np.log(shrink)
-                  - rest**2 * (shrink**-2 - 1) / 2 for omega, shrink in components]
-        weights = np.exp(-scipy.special.logsumexp(ratios, axis=0)) * len(components) / len(first)
-        radius = np.hypot(first, rest)
+        """|w| and the cosines with the relevant directions."""
+        drawn = directions.draw(self.modes, D, variance, partial(_points, rng=rng), count)
         kernel = self._radial_kernel()
-        given = {"r": radius * sqrt(variance / D), "tau": first / radius, "z": _HERMITE[0], "q": _HERMITE[1]}
+        given = {**drawn, "z": _HERMITE[0], "q": _HERMITE[1]}
         found = kernel(**{name: given[name] for name in kernel.arguments})
-        return Nodes({"W": weights, "Q_2": given["r"]**2, **found})
+        return Nodes({"W": drawn["W"], "Q_2": drawn["r"]**2, **found})
 
     def _radial_kernel(self) -> Kernel:
         if "radial" not in self._kernels:
-            r, tau = Entry("r", "positive", (NODE,)), Entry("tau", "data", (NODE,))
-            outputs = {}
-            for n, entry in self.overlaps.items():
-                coefficient = _closed(hermite_coefficient(self.activation, U, n, r**2), r)
-                outputs[entry.name] = coefficient * tau**n
+            r = Entry("r", "positive", (NODE,))
+            outputs = {entry.name: _closed(expr, r) for entry, expr in
+                       directions.overlaps(self.activation, U, self.overlaps, NODE).items()}
             for node, entry in self.averages.items():
                 outputs[entry.name] = _closed(average(_of_one(node), [U], [[r**2]]), r)
             self._kernels["radial"] = _compiled(outputs)
@@ -172,7 +145,34 @@ def _hermite(count: int) -> tuple[Array, Array]:
 _HERMITE, _FEW_HERMITE = _hermite(80), _hermite(24)
 
 
-def _components(k: int, D: int) -> list[tuple[float, float, float]]:
+def orthant(laws: Sequence[tuple[float, float, float]], k: int, kept: int, rest: int, count: int,
+            rng: np.random.Generator) -> tuple[Array, Array, Array]:
+    """(weights on k relevant and ``kept`` other inputs, the norm of those not kept, W) for the law N(0, 1) of each.
+
+    Nodes of a mixture of laws in one orthant, of which W corrects; of ``rest`` other inputs all or none are kept.
+    """
+    radial = rest > kept
+    each = max(count // len(laws), 16)
+    drawn, scale = [], []
+    for omega, width, shrink in laws:
+        u = _points(each, k + kept + radial, rng)
+        g = scipy.special.ndtri(u[:, :k + kept])
+        g[:, :k] = omega + width * g[:, :k]
+        g[:, k:] *= shrink
+        drawn.append(np.abs(g))
+        scale.append(shrink * np.sqrt(2 * scipy.special.gammaincinv(rest / 2, u[:, -1])) if radial else
+                     np.zeros(each))
+    nodes, norms = np.concatenate(drawn), np.concatenate(scale)
+    square = norms**2 if radial else (nodes[:, k:]**2).sum(axis=1)
+    first = nodes[:, :k]
+    ratios = [(np.logaddexp(-((first - omega) / width)**2 / 2, -((first + omega) / width)**2 / 2)
+               + first**2 / 2 - np.log(2 * width)).sum(axis=1)
+              - rest * np.log(shrink) - square * (shrink**-2 - 1) / 2 for omega, width, shrink in laws]
+    weights = np.exp(-scipy.special.logsumexp(ratios, axis=0)) * len(laws) / len(nodes)
+    return nodes, norms, weights
+
+
+def components(k: int, D: int) -> list[tuple[float, float, float]]:
     """(centre, width) on the k relevant inputs and the scale of the rest, in units of the prior's deviation.
 
     The prior itself, wide laws, and narrow ones around a neuron that has specialised: how far it grows depends on the
@@ -187,15 +187,35 @@ def _components(k: int, D: int) -> list[tuple[float, float, float]]:
     return sorted(found)
 
 
+def population_values(network: Network, noise: float | None, samples: float | None,
+                      width: int | None) -> tuple[dict[str, float], float]:
+    """The numbers of the action of one site at noise s/P, or at some samples with the network's; and σ_w²."""
+    N = network.resolve_width(width)
+    if (noise is None) == (samples is None):
+        raise BadInput("noise", noise, "a positive number, or samples: one of the two")
+    ridge = network.effective_noise_variance(N) / samples if samples is not None else noise
+    if ridge is None or not ridge > 0:
+        raise BadInput("noise", ridge, "a positive number s/P")
+    variance = network.weight_variance
+    if variance is None:
+        raise BadInput("weight_variance", None, "a number (it is still a symbol)")
+    return {"N": float(N), "g": network.effective_readout_variance(N), "s": float(ridge), "P": 1.0}, float(variance)
+
+
 def _compiled(outputs: Mapping[str, sp.Expr]) -> Kernel:
     entries = sorted({e for expr in outputs.values() for e in expr.atoms(Entry)}, key=lambda e: e.name)
-    return compile_kernel(outputs, scalars=[], entries=entries, name="features")
+    scalars = sorted({s for expr in outputs.values() for s in expr.free_symbols}, key=lambda symbol: symbol.name)
+    return compile_kernel(outputs, scalars=scalars, entries=entries, name="features")
 
 
 def _of_one(node: InputAverage) -> sp.Expr:
     """The body of an average as a function of its one pre-activation."""
-    (h,) = (total for total in node.body.atoms(SpaceSum) if depends_on(total, node.inputs))
-    return node.body.xreplace({h: U})
+    found = [total for total in node.body.atoms(SpaceSum) if depends_on(total, node.inputs)]
+    if len(found) != 1:
+        raise RuleError(f"{node} is not the average of a function of one pre-activation (the population limit is for "
+                        "nonlinear activations)")
+    (h,) = found
+    return unbundle(node.body.xreplace({h: U}))
 
 
 def smoothed(function: sp.Expr, rho: sp.Expr) -> sp.Expr | None:
@@ -225,4 +245,4 @@ def _points(count: int, axes: int, rng: np.random.Generator) -> Array:
     return np.clip(found, 1e-15, 1 - 1e-15)
 
 
-__all__ = ["EXACT", "NODE", "Features", "Nodes", "U", "smoothed"]
+__all__ = ["EXACT", "NODE", "Features", "Nodes", "U", "components", "population_values", "smoothed"]

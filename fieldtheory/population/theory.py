@@ -17,13 +17,15 @@ mixture; several random shifts give the error.  With one order parameter the rig
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import sqrt
+from typing import Any
 
 import numpy as np
 import scipy.optimize
 import sympy as sp
+import xarray as xr
 
 from fieldtheory.action import Action
 from fieldtheory.compile import Kernel, compile_kernel
@@ -31,8 +33,14 @@ from fieldtheory.derivation import Derivation
 from fieldtheory.errors import BadInput, NotConverged, RuleError
 from fieldtheory.microscopic import activation_function
 from fieldtheory.network import Network
-from fieldtheory.population.nodes import NODE, Features, Nodes, U
-from fieldtheory.symbolic.bases import InputAverage, input_law, obstruction
+from fieldtheory.population import relevance
+from fieldtheory.population.branches import Branches, Root, branches
+from fieldtheory.population.continuation import follow
+from fieldtheory.population.freeenergy import FreeEnergy, Landscape
+from fieldtheory.population.modes import Key, read_target
+from fieldtheory.population.nodes import NODE, Features, Nodes, U, population_values
+from fieldtheory.population.relevance import Start
+from fieldtheory.symbolic.bases import InputAverage, input_law
 from fieldtheory.symbolic.features import homogeneity
 from fieldtheory.symbolic.fields import Entry, SpaceSum, depends_on, distribute
 from fieldtheory.symbolic.onset import Onset
@@ -50,15 +58,19 @@ class PopulationSolution:
     """Order parameters by mode, the error of each from the shifts of the nodes, and what certifies them.
 
     ``nodes`` are the effective nodes of the worst shift, ``residual`` the largest |m - R(m)|; ``test_error`` is
-    E (y - f̄)², over the modes kept.
+    E (y - f̄)², over the modes kept.  Under ARD ``precisions`` are those of the relevant inputs and of the rest, and
+    ``free_energy`` bounds -ln Z but for (P/2) ln 2πs.
     """
 
-    order_parameters: Mapping[int, float]
-    errors: Mapping[int, float]
+    order_parameters: Mapping[Key, float]
+    errors: Mapping[Key, float]
     test_error: float
     residual: float
     nodes: float
     status: str
+    precisions: Mapping[str, float] = field(default_factory=dict)
+    precision_errors: Mapping[str, float] = field(default_factory=dict)
+    free_energy: float | None = None
 
     @property
     def m(self) -> float:
@@ -77,10 +89,15 @@ class PopulationTheory:
 
     Parameters
     ----------
-    network : its activation, variances, width and scaling; without biases.
+    network : its activation, variances, width and scaling; without biases.  Its prior may be an ``ARD`` for a parity:
+        then the mean precisions of the relevant inputs and of the rest are solved for as well, and there may be several
+        solutions (:meth:`branches`).
     law : ``hypercube`` (the target is a parity) or ``gaussian`` (Hermite modes of one direction).
-    target : the coefficient of each mode by its order, {k: 1.0} for y = χ_S with |S| = k; an integer k means that.
-    modes : orders kept in the output besides those of the target (Gaussian inputs; a parity is closed by symmetry).
+    target : the coefficient of each mode, {k: 1.0} for y = χ_S with |S| = k; an integer k means that.  For Gaussian
+        inputs {n: g} is he_n(u·x), and with several orthonormal directions {(1, 1): g} is he_1(u_1·x) he_1(u_2·x).
+    modes : modes kept in the output besides those of the target (Gaussian inputs; a parity is closed by symmetry);
+        (n, k) adds a polynomial of order 2k in what is perpendicular to the direction (:mod:`.population.modes`).
+    order : keep every mode of total order up to this.
 
     Raises
     ------
@@ -88,26 +105,23 @@ class PopulationTheory:
         If no feature of the activation overlaps with a mode of the target: with the reason.
     """
 
-    def __init__(self, network: Network, law: str = "hypercube", target: int | Mapping[int, float] = 2, *,
-                 modes: Sequence[int] = ()) -> None:
-        self.network = network.plain("the population limit")
+    def __init__(self, network: Network, law: str = "hypercube", target: Key | Mapping[Key, float] = 2, *,
+                 modes: Sequence[Key] = (), order: int | None = None) -> None:
         self.law = input_law(law)
-        self.target = {target: 1.0} if isinstance(target, int) else {int(n): float(c) for n, c in target.items() if c}
-        if not self.target:
-            raise BadInput("target", target, "at least one mode")
-        if law == "hypercube" and (len(self.target) > 1 or modes):
-            raise BadInput("target", target, "one parity: the symmetry that closes the theory is that of a single one")
+        ard = network.has_ard and law == "hypercube"
+        self.network = network.plain("the population limit" if ard or not network.has_ard else
+                                     "the population limit of a direction", ard=ard)
         self.activation = activation_function(self.network.activation)(U)
-        for order in self.target:
-            if reason := obstruction(self.activation, U, order):
-                raise BadInput("target", f"a mode of order {order}", f"one that the network can see: {reason}")
-        seen = [n for n in sorted({*self.target, *modes}) if obstruction(self.activation, U, n) is None]
-        self.modes = tuple(seen)
+        read = read_target(law, self.activation, U, target, modes, order)
+        self.target, self.modes, self._modes = read.coefficients, read.keys, read.modes
 
     @cached_property
     def action(self) -> Action:
         """The law of one site, derived from the microscopic action."""
-        S = self.network.action().decouple("site", "m").integrate_out("a")
+        S = self.network.action()
+        if self.network.has_ard:
+            S = S.hyperprior("lambda", "W")
+        S = S.decouple("site", "m").integrate_out("a")
         return S.project("sample", "X", self.law.name).complete().restrict("mode", "target", "m", "y")
 
     @property
@@ -125,12 +139,13 @@ class PopulationTheory:
         return closure
 
     @cached_property
-    def order_parameters(self) -> dict[int, sp.Symbol]:
-        return {n: sp.Symbol("m" if len(self.modes) == 1 else f"m_{n}", real=True) for n in self.modes}
+    def order_parameters(self) -> dict[Key, sp.Symbol]:
+        return {mode.key: sp.Symbol("m" if len(self.modes) == 1 else f"m_{mode.name}", real=True)
+                for mode in self._modes}
 
     @cached_property
-    def _overlaps(self) -> dict[int, Entry]:
-        return {n: Entry(f"J_{n}", "data", (NODE,)) for n in self.modes}
+    def _overlaps(self) -> dict[Key, Entry]:
+        return {mode.key: Entry(f"J_{mode.name}", "data", (NODE,)) for mode in self._modes}
 
     @cached_property
     def _averages(self) -> dict[InputAverage, Entry]:
@@ -141,13 +156,13 @@ class PopulationTheory:
 
     # ----------------------------------------------------------------------------------------- expressions
 
-    def _on_modes(self, expr: sp.Expr, order: int | None = None) -> sp.Expr:
+    def _on_modes(self, expr: sp.Expr, order: Key | None = None) -> sp.Expr:
         """Sums over the modes written out, an open expression at one of them; averages over inputs by name."""
         restriction = self.closure.steps[-1]
         kept, vectors = restriction.details["kept"], dict(restriction.details["entries"])  # type: ignore[call-overload]
         names = {entry.name: entry for entry in vectors.values()}
 
-        def at(body: sp.Expr, n: int) -> sp.Expr:
+        def at(body: sp.Expr, n: Key) -> sp.Expr:
             table: dict[sp.Basic, sp.Basic] = {names["m"]: self.order_parameters[n],
                                                names["y"]: sp.nsimplify(self.target.get(n, 0.0), rational=True)}
             table |= {node: self._overlaps[n] for node in body.atoms(InputAverage) if depends_on(node.body, node.basis)}
@@ -164,6 +179,20 @@ class PopulationTheory:
                    and not any(node.has(total) for node in self._averages)}
         return written.xreplace(self._averages).xreplace(squares)
 
+    def _factored(self, expr: sp.Expr, order: Key | None = None) -> sp.Expr:
+        """An expression on the nodes, with one division on each; several modes are not multiplied out."""
+        if len(self.modes) == 1:
+            return sp.factor(self._on_modes(expr, order))
+        hidden: dict[sp.Basic, sp.Dummy] = {}
+
+        def opaque(node: sp.Basic) -> sp.Basic:
+            if isinstance(node, SpaceSum | InputAverage | Entry):
+                return hidden.setdefault(node, sp.Dummy(real=True))
+            return node.func(*map(opaque, node.args)) if node.args else node
+
+        factored = sp.factor(opaque(expr))
+        return self._on_modes(factored.xreplace({dummy: node for node, dummy in hidden.items()}), order)
+
     def _power(self, total: SpaceSum) -> int:
         (w,) = self.closure.fields
         base, power = total.body.as_base_exp()
@@ -176,21 +205,20 @@ class PopulationTheory:
         """What the action of one site adds to its prior, in the quantities on the nodes."""
         (w,) = self.closure.fields
         terms = [t for t in sp.Add.make_args(distribute(self.action.expr)) if depends_on(t, w)]
-        prior = self.closure.prior_precisions[w] / 2 * SpaceSum(w**2, w.spaces[0])
-        tilt = self._on_modes(sp.Add(*terms) - prior)
+        prior = distribute(SpaceSum(self.closure.prior_precisions[w] * w**2 / 2, w.spaces[0]))
         rational, logarithms = sp.S.Zero, sp.S.Zero
-        for term in sp.Add.make_args(tilt):
+        for term in sp.Add.make_args(distribute(sp.Add(*terms) - prior)):
             if term.has(sp.log):
                 logarithms += term
             else:
                 rational += term
-        return logarithms + sp.factor(rational)  # one division on each node
+        return self._on_modes(logarithms) + self._factored(rational)
 
     @cached_property
-    def sources(self) -> dict[int, sp.Expr]:
+    def sources(self) -> dict[Key, sp.Expr]:
         """The body whose average over the law is m_n."""
         (body,) = self.closure.parameters.values()
-        return {n: sp.factor(self._on_modes(body, n)) for n in self.modes}
+        return {n: self._factored(body, n) for n in self.modes}
 
     @property
     def equations(self) -> dict[str, sp.Eq]:
@@ -228,7 +256,10 @@ class PopulationTheory:
         """
         if self.law.name != "hypercube":
             raise RuleError("the onset is derived for parities")
-        (order,), (J,), (m,) = self.modes, self._overlaps.values(), self.order_parameters.values()
+        if self.network.has_ard:
+            raise RuleError("the onset is derived for a fixed prior, and by its branches(relevance=True) for given "
+                            "precisions of the relevant inputs; branches(input_dim, noise) solves for the precisions")
+        (order,), (J,), (m,) = self._modes[0].orders, self._overlaps.values(), self.order_parameters.values()
         (w,) = self.closure.fields
         Q = Entry("Q_2", "data", (NODE,))
         tilt = self.tilt.xreplace({m: sp.S.Zero})
@@ -245,10 +276,10 @@ class PopulationTheory:
     @cached_property
     def kernel(self) -> Kernel:
         """Z = Σ w e^{-tilt}, Σ (w e^{-tilt})² and Σ w e^{-tilt} body_n over the nodes."""
-        W, top = Entry("W", "data", (NODE,)), sp.Symbol("top", real=True)
-        weight = W * sp.exp(top - self.tilt)
+        W, top = Entry("ln_W", "data", (NODE,)), sp.Symbol("top", real=True)
+        weight = sp.exp(W + top - self.tilt)
         outputs = {"Z": SpaceSum(weight, NODE), "Z2": SpaceSum(weight**2, NODE)}
-        outputs |= {f"R_{n}": SpaceSum(weight * body, NODE) for n, body in self.sources.items()}
+        outputs |= {f"R_{n}": SpaceSum(weight * body, NODE) for n, body in enumerate(self.sources.values())}
         entries = sorted({e for expr in outputs.values() for e in expr.atoms(Entry)}, key=lambda e: e.name)
         scalars = sorted({s for expr in (self.tilt, *self.sources.values()) for s in expr.free_symbols
                           if s not in self.order_parameters.values()}, key=lambda s: s.name)
@@ -264,8 +295,13 @@ class PopulationTheory:
         return compile_kernel({"tilt": self.tilt}, scalars=[*unknowns, *scalars], entries=entries, name="tilt")
 
     @cached_property
+    def _landscapes(self) -> dict[Any, Landscape]:
+        return {}
+
+    @cached_property
     def features(self) -> Features:
-        return Features(self.activation, self.law.name, self._overlaps, self._averages)
+        return Features(self.activation, self.law.name, dict(zip(self._modes, self._overlaps.values(), strict=True)),
+                        self._averages)
 
     # -------------------------------------------------------------------------------------------- solutions
 
@@ -273,14 +309,16 @@ class PopulationTheory:
         """m -> R(m) and the number of effective nodes."""
         names = [symbol.name for symbol in self.order_parameters.values()]
         tilt = self.exponent.bind(*names, **nodes.given(self.exponent, values))
-        call = self.kernel.bind(*names, "top", **nodes.given(self.kernel, values))
+        W = nodes.arrays["W"]
+        logs = np.log(W, where=W > 0, out=np.full_like(W, -1e5))
+        call = self.kernel.bind(*names, "top", **nodes.given(self.kernel, {**values, "ln_W": logs}))  # type: ignore[dict-item]
         top = 0.0
 
         def right_side(m: Sequence[float]) -> tuple[Array, float]:
             nonlocal top
             Z, Z2, *R = call(*m, top)
             if not 1e-60 < Z < 1e60:  # the scale that served another m has left the range
-                top = float(tilt(*m)[0].min())
+                top = float((tilt(*m)[0] - logs).min())
                 Z, Z2, *R = call(*m, top)
             if not Z > 0 or not np.isfinite(Z):
                 raise NotConverged("the weights of the nodes leave the finite numbers", float(Z))
@@ -290,7 +328,7 @@ class PopulationTheory:
 
     def solve(self, input_dim: int, noise: float | None = None, *, samples: float | None = None,
               width: int | None = None, relevant_only: bool | None = None, nodes: int = NODES, shifts: int = SHIFTS,
-              seed: int = 0) -> PopulationSolution:
+              seed: int = 0, start: PopulationSolution | Start | None = None) -> PopulationSolution:
         """The order parameters at noise s_eff = s/P, or at a number of samples with the network's noise.
 
         Parameters
@@ -298,27 +336,31 @@ class PopulationTheory:
         relevant_only : keep only the inputs of the parity, the rest as one Gaussian of norm |w_⊥| (default: for
             input_dim > 10).
         nodes, shifts : nodes per random shift, and their number; the spread between shifts is the error.
+        start : a solution at another noise to start from; without it from zero, or one order parameter by bisection.
+            Under ARD also ``prior`` or ``planted`` (the relevant inputs are cheap); without it the better of both, by
+            their free energies.
 
         Raises
         ------
         NotConverged
             If weights overflow.  Too few effective nodes are said in ``status``.
+        BadInput
+            If a precision runs away, under ARD.
         """
-        N = self.network.resolve_width(width)
-        if (noise is None) == (samples is None):
-            raise BadInput("noise", noise, "a positive number, or samples: one of the two")
-        ridge = self.network.effective_noise_variance(N) / samples if samples is not None else noise
-        if ridge is None or not ridge > 0:
-            raise BadInput("noise", ridge, "a positive number s/P")
-        variance = self.network.weight_variance
-        if variance is None:
-            raise BadInput("weight_variance", None, "a number (it is still a symbol)")
-        values = {"N": float(N), "g": self.network.effective_readout_variance(N), "s": float(ridge), "P": 1.0}
-        batches = self.features.nodes(input_dim, float(variance), relevant_only, nodes, shifts, seed)
-        found, residuals, effective = [], [], []
+        if self.network.has_ard:
+            landscape, ridge = self._landscape(input_dim, noise, samples, width, relevant_only, nodes, shifts, seed)
+            return self._solution(landscape, relevance.solve(landscape, ridge, start))
+        if isinstance(start, str):
+            raise BadInput("start", start, "a solution: under a fixed prior there is one, wherever one starts")
+        values, variance = population_values(self.network, noise, samples, width)
+        batches = self.features.nodes(input_dim, variance, relevant_only, nodes, shifts, seed)
+        found: list[list[float]] = []
+        residuals, effective = [], []
+        guess = None if start is None else [start.order_parameters[n] for n in self.modes]
         for batch in batches:
             right_side = self._bound(batch, values)
-            m = list(self._root(right_side, values["N"]))
+            m = list(self._root(right_side, values["N"], guess))
+            guess = m if len(self.modes) > 1 or start is not None else None
             R, ess = right_side(m)
             found.append(m)
             residuals.append(float(np.max(np.abs(R - m))))
@@ -334,9 +376,83 @@ class PopulationTheory:
                                   float(missing @ missing), max(residuals), min(effective),
                                   "; ".join(status) or "converged")
 
-    def _root(self, right_side: Callable[[Sequence[float]], tuple[Array, float]], N: float) -> Array:
-        if len(self.modes) > 1:
-            found = scipy.optimize.root(lambda m: right_side(m)[0] - m, np.zeros(len(self.modes)), tol=1e-12)
+    def follow(self, input_dim: int, *, noise: Sequence[float] | None = None, samples: Sequence[float] | None = None,
+               **given: Any) -> xr.Dataset:
+        """Solutions followed along the noise or the number of samples, both ways (:func:`.continuation.follow`)."""
+        return follow(self, input_dim, noise=noise, samples=samples, **given)
+
+    # -------------------------------------------------------------------------------------------- free energy
+
+    @cached_property
+    def free_energy(self) -> FreeEnergy:
+        """F(m, λ; s), which is stationary at the solutions (:mod:`.population.freeenergy`), for a parity.
+
+        Raises
+        ------
+        RuleError
+            For Gaussian inputs.
+        """
+        return FreeEnergy(self)
+
+    def _landscape(self, input_dim: int, noise: float | None, samples: float | None, width: int | None,
+                   relevant_only: bool | None, nodes: int, shifts: int, seed: int) -> tuple[Landscape, float]:
+        """The free energy on nodes, and the noise."""
+        N = self.network.resolve_width(width)
+        if (noise is None) == (samples is None):
+            raise BadInput("noise", noise, "a positive number, or samples: one of the two")
+        ridge = self.network.effective_noise_variance(N) / samples if samples is not None else noise
+        if ridge is None or not ridge > 0:
+            raise BadInput("noise", ridge, "a positive number s/P")
+        values = {"N": float(N), "g": self.network.effective_readout_variance(N)}
+        hyper = self.network.precision_prior(input_dim)
+        if hyper is not None:
+            values |= {"alpha_0": hyper[0], "beta_0": hyper[1]}
+        prior = 1 / self.network.hidden_prior_variance(input_dim)
+        key = (input_dim, tuple(values.items()), prior, relevant_only, nodes, shifts, seed)
+        if key not in self._landscapes:
+            made = Landscape(self.free_energy, input_dim, values, prior, relevant_only, nodes, shifts, seed)
+            self._landscapes.clear()  # the last only
+            self._landscapes[key] = made
+        return self._landscapes[key], float(ridge)
+
+    def _solution(self, landscape: Landscape, root: Root) -> PopulationSolution:
+        (mode,) = self.modes
+        m, effective, errors = float(root.x[0]), root.point.nodes, root.errors
+        names, precisions = landscape.moving, np.exp(root.x[1:])
+        few = f"not converged: {effective:.0f} effective nodes (give more nodes)"
+        status = few if effective < FEW else "converged"
+        return PopulationSolution({mode: m}, {mode: float(errors[0])}, (self.target[mode] - m)**2, root.residual,
+                                  effective, status, dict(zip(names, precisions.tolist(), strict=True)),
+                                  dict(zip(names, (precisions * errors[1:]).tolist(), strict=True)), root.point.value)
+
+    def branches(self, input_dim: int, noise: Sequence[float] | None = None, *, samples: Sequence[float] | None = None,
+                 width: int | None = None, relevant_only: bool | None = None, nodes: int = NODES // 2,
+                 shifts: int = SHIFTS, seed: int = 0) -> Branches:
+        """All solutions at some noises s/P (or numbers of samples), spinodals and transition, for a parity.
+
+        The curve of solutions is followed from large noise through its folds (:mod:`.population.branches`).  Under a
+        fixed prior it has none.
+
+        Raises
+        ------
+        BadInput
+            If a precision runs away.
+        NotConverged
+            If the curve is lost; too few effective nodes, or folds within their errors, are said in ``status``.
+        """
+        given = samples if noise is None else noise
+        if given is None or (noise is not None and samples is not None):
+            raise BadInput("noise", noise, "a list of positive numbers, or samples: one of the two")
+        names = {"noise" if noise is not None else "samples": 1.0}
+        landscape, unit = self._landscape(input_dim, names.get("noise"), names.get("samples"), width, relevant_only,
+                                          nodes, shifts, seed)
+        return branches(landscape, [x if noise is not None else unit / x for x in given], FEW)
+
+    def _root(self, right_side: Callable[[Sequence[float]], tuple[Array, float]], N: float,
+              guess: Sequence[float] | None = None) -> Array:
+        if len(self.modes) > 1 or guess is not None:
+            found = scipy.optimize.root(lambda m: right_side(m)[0] - m,
+                                        np.zeros(len(self.modes)) if guess is None else guess, tol=1e-12)
             return np.asarray(found.x)
         if N == 1:
             return right_side([0.0])[0]

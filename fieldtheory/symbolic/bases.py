@@ -16,7 +16,7 @@ that (:func:`obstruction`).  Derived here; the population theory is that of Gör
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,8 +24,18 @@ import sympy as sp
 from sympy.core.symbol import Str
 
 from fieldtheory.errors import BadInput, RuleError, UnknownName
-from fieldtheory.symbolic.averages import NoClosedForm, closed_form, elementary
-from fieldtheory.symbolic.fields import Entry, Space, SpaceSum, depends_on, map_sums, open_spaces, tidy
+from fieldtheory.symbolic.averages import NoClosedForm, closed_form, elementary, hermite_coefficient
+from fieldtheory.symbolic.fields import (
+    Entry,
+    PositiveFunctional,
+    Space,
+    SpaceSum,
+    depends_on,
+    distribute,
+    map_sums,
+    open_spaces,
+    tidy,
+)
 from fieldtheory.symbolic.rules import FieldAction, Step, names_in, tex
 
 SAMPLING = sp.Symbol("delta_P", positive=True)
@@ -62,23 +72,17 @@ def input_law(name: str) -> InputLaw:
     return LAWS[name]
 
 
-class InputAverage(sp.Expr):
+class InputAverage(PositiveFunctional):
     """E_x[body]: args (body, the inputs x and basis function that it binds, the name of the law).
 
     The body holds the inputs as SpaceSum(x w) and at most one basis function, in whose space it is open.
     """
-
-    is_commutative = True
 
     def __new__(cls, body: Any, inputs: Entry, basis: Entry, law: str | Str) -> InputAverage:
         body = sp.sympify(body)
         if isinstance(basis, Entry) and basis.spaces and not depends_on(body, basis):
             basis = Entry(basis.name, basis.domain)  # bound to no mode: the same average, whatever the modes are
         return super().__new__(cls, body, sp.Tuple(inputs, basis), Str(str(law)))
-
-    @property
-    def body(self) -> sp.Expr:
-        return self.args[0]  # type: ignore[return-value]
 
     @property
     def inputs(self) -> Entry:
@@ -96,24 +100,10 @@ class InputAverage(sp.Expr):
     def func(self) -> Any:
         return _rebuild
 
-    @property
-    def free_symbols(self) -> set[sp.Basic]:
-        return self.body.free_symbols
-
     def _eval_derivative(self, s: sp.Basic) -> sp.Expr:
         if s not in self.body.free_symbols:
             return sp.S.Zero
         raise RuleError(f"the derivative of {self} by what stands inside the average over inputs is not taken")
-
-    def _eval_is_extended_real(self) -> bool | None:
-        return self.body.is_extended_real
-
-    _eval_is_real = _eval_is_extended_real
-
-    def _eval_is_nonnegative(self) -> bool | None:
-        return True if self.body.is_nonnegative else None
-
-    _eval_is_extended_nonnegative = _eval_is_nonnegative
 
     def _latex(self, printer: Any) -> str:
         x = printer._print(sp.Symbol(self.inputs.name))
@@ -155,14 +145,15 @@ def project(action: FieldAction, sample: Space, matrix: Entry, law: str, *, mode
 
     def component(vector: sp.Expr) -> sp.Expr:
         """E[u e_k] of a function u of the sample."""
+        vector = distribute(vector)
         if vector.is_Add:
             return sp.Add(*(component(term) for term in vector.args))
         outside = [f for f in sp.Mul.make_args(vector) if sample not in open_spaces(f)]
         inside = [f for f in sp.Mul.make_args(vector) if sample in open_spaces(f)]
         if len(inside) == 1:
             (factor,) = inside
-            if isinstance(factor, Entry) and factor.spaces == (sample,):
-                return sp.Mul(*outside) * Entry(factor.name, factor.domain, (mode,))
+            if isinstance(factor, Entry) and factor != matrix:
+                return sp.Mul(*outside) * Entry(factor.name, factor.domain, exchanged(factor, sample, mode))
             if isinstance(factor, SpaceSum) and factor.space != matrix.spaces[1]:
                 return sp.Mul(*outside) * SpaceSum(component(factor.body), factor.space)
         body = sp.Mul(*inside).xreplace({matrix: x})
@@ -182,6 +173,9 @@ def project(action: FieldAction, sample: Space, matrix: Entry, law: str, *, mode
                 factors += [factor.base] * 2
             else:
                 factors.append(factor)
+        if len(factors) > 2:  # a power of the pre-activation is one function
+            factors = [*(f for f in factors if isinstance(f, Entry)),
+                       sp.Mul(*(f for f in factors if not isinstance(f, Entry)))]
         if len(factors) == 1:
             factors = [factors[0], sp.S.One]
         if len(factors) != 2:
@@ -195,7 +189,7 @@ def project(action: FieldAction, sample: Space, matrix: Entry, law: str, *, mode
     if sample not in {s for f in action.expr.atoms(SpaceSum) for s in (f.space,)}:
         raise RuleError(f"the action has no sum over {sample.name}")
     after = replace(action, expr=tidy(map_sums(action.expr, on_modes)),
-                    fields=tuple(Entry(f.name, f.domain, tuple(mode if s == sample else s for s in f.spaces))
+                    fields=tuple(Entry(f.name, f.domain, exchanged(f, sample, mode))
                                  if isinstance(f, Entry) else f for f in action.fields))
     return Step("project", action, after, push, details={"space": sample, "modes": mode, "basis": e, "inputs": x},
                 description=f"Sums over many samples are averages over the law of the inputs ({law}), written in its "
@@ -236,11 +230,14 @@ def restrict(action: FieldAction, modes: Space, kept: Space, entries: Iterable[E
     named = {f: Entry(f.name, f.domain, (kept,)) for f in entries}
 
     def on(expr: sp.Expr) -> sp.Expr:
+        whole = {total: sp.Dummy(real=total.is_real, nonnegative=total.is_nonnegative)
+                 for total in expr.atoms(SpaceSum) if total.space == modes}  # what is left runs over all modes
+        expr = expr.xreplace(whole)
         table: dict[sp.Basic, sp.Basic] = dict(named)
         for e in expr.atoms(Entry):
             if e.spaces == (modes,):
                 table[e] = Entry(e.name, e.domain, (kept,))
-        return expr.xreplace(table)
+        return expr.xreplace(table).xreplace({dummy: total for total, dummy in whole.items()})
 
     def kept_only(total: SpaceSum) -> sp.Expr:
         if total.space == modes:
@@ -259,6 +256,66 @@ def restrict(action: FieldAction, modes: Space, kept: Space, entries: Iterable[E
                 details={"modes": modes, "kept": kept, "entries": sp.Dict(named)},
                 description=f"{names} vanish at all modes but those of the target.",
                 remainder=None if laws == {"hypercube"} else TRUNCATION)
+
+
+def diagonal(action: FieldAction, basis: Entry) -> Step:
+    r"""The eigenvectors of the others' mean kernel are the basis functions: V_Tk = δ_Tk/√P, Σ_T V_Tk u_T → u_k/√P.
+
+    ``basis`` is V over (mode, eigenmode), after `cavity` over P samples and `project`.  Of the P eigenvalues all but
+    those of the modes vanish: a sum over eigenmodes is one over modes, and P - N_mode times its body at zero.
+
+    A symmetry, hence exact: where the target is one parity χ_S, the law of one site keeps its form under every sign
+    flip of a weight (J_T → ±J_T, and the target enters as J_S²), under which the overlaps with two different modes
+    change by different signs for some flip, so that ⟨J_T J_T'⟩ = 0.
+
+    Raises
+    ------
+    RuleError
+        For Gaussian inputs, where modes of the same symmetry (he_1 and he_3 of one direction) mix.
+    """
+    laws = {node.law.name for node in action.expr.atoms(InputAverage)}
+    if laws != {"hypercube"}:
+        raise RuleError(f"the mean kernel is not known to be diagonal in the basis of the law ({', '.join(laws)})")
+    mode, eigen = basis.spaces
+    samples = eigen.size
+
+    def moved(expr: sp.Expr) -> sp.Expr:
+        """An expression open in the eigenmodes as one open in the modes."""
+        table: dict[sp.Basic, sp.Basic] = {}
+        for total in expr.atoms(SpaceSum):
+            if total.space == mode and depends_on(total, basis):
+                table[total] = total.body / basis / sp.sqrt(samples)
+        expr = expr.xreplace(table)
+        if depends_on(expr, basis):
+            raise RuleError(f"{basis} stands outside of a sum over {mode.name}, or twice in one")
+        return expr.xreplace({e: Entry(e.name, e.domain, exchanged(e, eigen, mode)) for e in expr.atoms(Entry)
+                              if eigen in e.spaces})
+
+    def over_modes(total: SpaceSum) -> sp.Expr:
+        if total.space != eigen:
+            return SpaceSum(map_sums(total.body, over_modes), total.space)
+        if mode in open_spaces(total):  # Σ_k V_Tk u_k
+            rest = total.body / basis
+            if mode in open_spaces(rest):
+                raise RuleError(f"{total} is open in {mode.name} in another way than through {basis}")
+            return moved(rest) / sp.sqrt(samples)
+        empty: dict[sp.Basic, sp.Basic] = {e: sp.S.Zero for e in total.body.atoms(Entry) if eigen in e.spaces}
+        return SpaceSum(moved(total.body), mode) + (samples - mode.size) * total.body.xreplace(empty)
+
+    def push(observable: sp.Expr) -> sp.Expr:
+        if {mode, eigen} <= open_spaces(observable):
+            raise RuleError(f"{observable} is open in the modes and in the eigenmodes")
+        return tidy(moved(map_sums(observable, over_modes)))
+
+    return Step("diagonal", action, replace(action, expr=push(action.expr)), push,
+                details={"basis": basis, "modes": mode},
+                description=f"The mean kernel of the others is diagonal in the basis functions, by the sign flips of "
+                            f"the weights: ${tex(basis)}$ is the unit matrix over $\\sqrt{{{tex(samples)}}}$.")
+
+
+def exchanged(entry: Entry, old: Space, new: Space) -> tuple[Space, ...]:
+    """The spaces of an entry with one in place of another."""
+    return tuple(new if space == old else space for space in entry.spaces)
 
 
 # ------------------------------------------------------------------------------------- what an average over x is
@@ -301,6 +358,31 @@ def _polynomial_average(function: sp.Expr, u: sp.Symbol, weights: sp.Expr, space
                     for (n,), c in sp.Poly(function, u).terms()))
 
 
+def directional_overlap(activation: sp.Expr, variable: sp.Symbol, orders: Sequence[int], pairs: int, size: sp.Expr,
+                        cosines: Sequence[sp.Expr], rest: sp.Expr, dimension: sp.Expr) -> sp.Expr:
+    r"""E[φ(w·x) e(x)] under Gaussian inputs, for the mode e = Π_a he_{n_a}(u_a·x) × (order 2k in |x_⊥|).
+
+    Features with weights of direction v and v' overlap in degree m by c_m(|w|) c_m(|w'|) (v·v')^m (Mehler).  With
+    v·v' = Σ_a τ_a τ'_a + ρρ' t, t the cosine between the perpendicular parts, averaged over the rotations that leave
+    the directions alone, this is a sum over modes of J J': J² is the coefficient of Π_a (τ_a τ'_a)^{n_a} (ρρ')^{2k}.
+    ``size`` is |w|, ``cosines`` are τ_a, ``rest`` is ρ² = 1 - Σ τ_a², ``dimension`` that of the perpendicular space.
+    """
+    order = sum(orders) + 2 * pairs
+    marks = [sp.Dummy() for _ in (*orders, pairs)]
+    weight = sp.Poly(sp.Add(*marks)**order, *marks).coeff_monomial(sp.Mul(
+        *(x**n for x, n in zip(marks, (*orders, 2 * pairs), strict=True))))
+    coefficient = hermite_coefficient(activation, variable, order, size**2)
+    moment = sp.sqrt(weight * _cosine_moment(pairs, dimension))
+    return coefficient * moment * sp.Mul(*(tau**n for tau, n in zip(cosines, orders, strict=True))) * rest**pairs
+
+
+def _cosine_moment(pairs: int, dimension: sp.Expr) -> sp.Expr:
+    """E t^{2k} of one component of a random unit vector: that of a normal variable over that of the norm."""
+    z, t = sp.Dummy("z", real=True), sp.Dummy("t")
+    norm = sp.diff((1 - 2 * t)**(-dimension / 2), t, pairs).xreplace({t: sp.S.Zero})  # E exp(t |z|²)
+    return sp.factor(closed_form(z**(2 * pairs), [z], [[sp.S.One]]) / norm)
+
+
 def parity_part(function: sp.Expr, variable: sp.Symbol, parity: int) -> sp.Expr:
     """The even (0) or odd (1) part of a function, in polynomials, exponentials, sign and erf."""
     reflected = function.xreplace({variable: -variable})
@@ -312,7 +394,7 @@ def parity_part(function: sp.Expr, variable: sp.Symbol, parity: int) -> sp.Expr:
 def _without_signs(term: sp.Expr, variable: sp.Symbol) -> sp.Expr:
     """u^n sign(u)^(2p) is u^n for n > 0, also at u = 0."""
     powers = term.as_powers_dict()
-    count, degree = powers.get(sp.sign(variable), 0), powers.get(variable, 0)
+    count, degree = powers.get(sp.sign(variable), sp.S.Zero), powers.get(variable, sp.S.Zero)
     if count and degree.is_positive and count.is_Integer and count > 1:
         return term / sp.sign(variable)**(count - count % 2)
     return term
@@ -336,5 +418,5 @@ def obstruction(activation: sp.Expr, variable: sp.Symbol, order: int) -> str | N
     return None
 
 
-__all__ = ["InputAverage", "InputLaw", "LAWS", "SAMPLING", "TRUNCATION", "complete", "evaluated", "input_law",
-           "obstruction", "parity_part", "project", "restrict"]
+__all__ = ["InputAverage", "InputLaw", "LAWS", "SAMPLING", "TRUNCATION", "complete", "diagonal", "directional_overlap",
+           "evaluated", "input_law", "obstruction", "parity_part", "project", "restrict"]
