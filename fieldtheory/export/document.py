@@ -38,7 +38,8 @@ _PREAMBLE = r"""\documentclass[11pt]{article}
 class Equation:
     """A displayed, numbered formula: an expression, ``sp.Eq`` or LaTeX, with ``left`` (LaTeX) before an equals sign.
 
-    ``end`` is the punctuation after it; ``style`` as in `fieldtheory.symbolic.printing.latex`.
+    ``end`` is the punctuation after it; ``style`` as in `fieldtheory.symbolic.printing.latex`.  Of an action in the
+    fields ``variables`` the terms without any of them, its constants, come last.
     """
 
     expr: Any
@@ -46,6 +47,7 @@ class Equation:
     style: str = "modes"
     end: str = "."
     label: str | None = None
+    variables: tuple[sp.Basic, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,8 @@ class _Writer:
         if isinstance(block.expr, str):
             lines = [block.expr if block.left is None else f"{block.left} {'&' if align else ''}= {block.expr}"]
         else:
-            lines = self.printers[block.style].lines(block.expr, self.line_length, block.left, align)
+            with self.printers[block.style].an_action_of(block.expr, block.variables) as printer:
+                lines = printer.lines(block.expr, self.line_length, block.left, align)
         lines[-1] += block.end
         return lines
 

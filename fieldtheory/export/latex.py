@@ -15,9 +15,18 @@ from typing import Any, Protocol
 import sympy as sp
 
 from fieldtheory.export.document import LINE_LENGTH, Display, Equation, Section, Table, document, printers
+from fieldtheory.export.onesite import (
+    CHAINS,
+    MEDIUM,
+    PAIR,
+    PAIR_AVERAGES,
+    PAIR_ENERGY,
+    PAIR_LAW,
+    abbreviated,
+)
 from fieldtheory.export.prose import capital, escape, listing, prose, sentence, words
 from fieldtheory.files import write_atomically
-from fieldtheory.symbolic.arrange import collected, in_terms_of
+from fieldtheory.symbolic.arrange import collected, in_terms_of, is_average
 from fieldtheory.symbolic.fields import Entry, Space, SpaceSum, open_spaces
 from fieldtheory.symbolic.linebreaks import tex_width
 from fieldtheory.symbolic.names import name_latex
@@ -38,9 +47,15 @@ OBSERVABLES = {"output": ("f", "the output"), "test_output": ("f", "the output a
 PREDICTIONS: dict[str, tuple[str, str]] = {
     "readout_norm": (r"\langle Q\rangle", "The norm of the readout has the mean"),
     "mean_output": (r"\langle f\rangle", "The mean output on the training samples is"),
+    "output": (r"\langle f{_index}\rangle", "The mean output on the training samples is"),
     "test_coefficients": (r"\alpha", r"At test points it is $\langle f_*\rangle = K_* \alpha$, with {kernel} "
                                      "and the dual weights"),
-    "test_output": (r"\langle f_{\mathrm{test}}\rangle", "At test points it is"),
+    "test_output": (r"\langle f{_index}\rangle", "At test points it is"),
+    "test_output_squared": (r"\operatorname{Var} f{_index} + \langle f{_index}\rangle^{2}",
+                            "The variance of the output there follows from"),
+    "weight_second_moment": (r"\frac{1}{N} \sum_{i=1}^{N} \left\langle w_{i {index}}^{2} \right\rangle",
+                             "The weights of an input have the mean square"),
+    "precision": (r"\langle \lambda{_index}\rangle", "The precision of an input has the mean"),
     "variance": (r"\operatorname{Var}\left(v^{\top} f\right)", "The output along a direction $v$ has the variance"),
     "output_covariance": (r"\operatorname{Cov} f", "The covariance of the output is"),
     "variance_along_mean_output": (r"\operatorname{Var}_{\parallel} f", "The variance along the mean output is"),
@@ -52,7 +67,7 @@ PREDICTIONS: dict[str, tuple[str, str]] = {
                          "The kernel as the mean curvature in the conjugate of the output is"),
     "log_evidence": (r"\ln Z", "The log evidence is"),
 }
-"""Left side and caption of predictions known by name; {kernel} says what K_* is."""
+"""Left side and caption of predictions known by name; {kernel} says what K_* is, {index} in which index it is open."""
 
 NAMED = {"readout_norm": sp.Symbol(r"\langle Q\rangle", positive=True)}
 """Predictions in terms of which later ones are written where that is shorter."""
@@ -95,6 +110,8 @@ def derivation_document(derivation: DerivationLike, *, symbol_names: Mapping[Any
     late = _ordered_symbols(derivation)
     names = {symbol: rf"S^{{({found[1]})}}" for symbol in late if (found := re.fullmatch(r"S_?(\d+)", symbol.name))}
     names |= dict(symbol_names or {})
+    draft = _Author(derivation, printers(_expressions(derivation), names, matrices, late), line_length)
+    derivation = abbreviated(derivation, draft.width)
     author = _Author(derivation, printers(_expressions(derivation), names, matrices, late), line_length)
     return document(derivation.title, [section for section in author.sections() if section is not None],
                     symbol_names=names, matrices=matrices, line_length=line_length, late=late)
@@ -118,7 +135,9 @@ def _expressions(derivation: DerivationLike) -> list[sp.Basic]:
                 found += [action.expr, *action.fields]
         for symbol, value in (step.definitions or {}).items():
             found += [symbol, value]
-    for part in ("equations", "results", "abbreviations", "observables"):
+    for given, name in (("last", "expr"), ("clusters", "pairs")):
+        found.append(getattr(getattr(derivation, given, None), name, None))
+    for part in ("equations", "results", "abbreviations", "observables", "names", "others"):
         for key, value in getattr(derivation, part, {}).items():
             found += [key, value]
     return [expr for expr in found if isinstance(expr, sp.Basic)]
@@ -146,9 +165,12 @@ class _Author:
         observables = [name for name in OBSERVABLES if name in derivation.observables]
         if observables:
             shown = [(OBSERVABLES[name][0], derivation.observables[name]) for name in observables]
+            made = sp.Tuple(*(expr for _, expr in shown)).atoms(Entry)
+            new = self._new({name: value for name, value in getattr(derivation, "made", {}).items() if name in made})
             blocks += [f"Of interest are {listing([OBSERVABLES[name][1] for name in observables])},",
                        *self._displays([Equation(expr, left=self._indexed(self.modes, left, expr))
-                                        for left, expr in shown])]
+                                        for left, expr in shown], end="," if new else "."),
+                       *self._definitions(new, "with")]
         return Section("Network and action", blocks)
 
     def _spaces(self) -> str:
@@ -228,7 +250,8 @@ class _Author:
 
     def _action(self, action: Any, end: str = ".", style: str = "modes") -> Equation:
         names = ", ".join(self._field(field) for field in action.fields)
-        return Equation(action.expr, left=rf"S\left[{names}\right]" if names else "S", end=end, style=style)
+        return Equation(action.expr, left=rf"S\left[{names}\right]" if names else "S", end=end, style=style,
+                        variables=(*action.fields, *getattr(action, "moving", ())))
 
     def _field(self, field: sp.Basic) -> str:
         return self.modes.bare(field) if isinstance(field, Entry) else self.modes.doprint(field)
@@ -248,12 +271,15 @@ class _Author:
         if not derivation.equations:
             return None
         blocks: list[Any] = []
-        last = next((step.after for step in reversed(derivation.steps) if step.after is not None), None)
+        last = getattr(derivation, "last", None) or next(
+            (step.after for step in reversed(derivation.steps) if step.after is not None), None)
+        names = getattr(derivation, "names", {})
         if last is not None and self.modes.doprint(last.expr) != self.traces.doprint(last.expr):
             blocks += ["In the notation of matrices, with $K$ for the matrix whose eigenvalues are the $\\lambda_k$ "
                        "and vectors for what carries their index, the action is"
                        if re.search(r"\\lambda_\{?k", self.modes.doprint(last.expr))
-                       else "In the notation of matrices the action is", self._action(last, style="traces")]
+                       else "In the notation of matrices the action is",
+                       self._action(last, style="traces", end="," if names else "."), *self._named_sums(names)]
         names = [name_latex(name) for name, equation in derivation.equations.items()
                  if any(getattr(atom, "name", None) == name for atom in equation.atoms(sp.Symbol, Entry))]
         if len(names) == len(derivation.equations):
@@ -264,11 +290,24 @@ class _Author:
             blocks.append("The action is stationary where")
         shown = [Equation(self._arranged(equation), style="traces") for equation in derivation.equations.values()]
         blocks += self._displays(shown)
+        clusters = getattr(derivation, "clusters", None)
+        if clusters is not None and clusters.screened is not None:
+            blocks.append(MEDIUM.format(form=self.modes.doprint(clusters.screened)))
+        if clusters is not None and clusters.loops:
+            blocks += [PAIR, Equation(clusters.pairs, left="S_2", style="traces", end="," if clusters.twins else "."),
+                       *self._named_sums(clusters.twins), PAIR_LAW,
+                       Equation(PAIR_ENERGY, left=r"E(\theta)", end=","), CHAINS]
         counting = [f"${self.modes.doprint(symbol)}$" for symbol in ORDERS
                     if any(equation.has(symbol) for equation in derivation.equations.values())]
         if counting:
             blocks.append(f"Here {counting[0]} counts loops; it is set to one.")
         return Section("Equations of state", blocks)
+
+    def _named_sums(self, names: Mapping[sp.Basic, sp.Expr]) -> list[Any]:
+        """Definitions of what is named for brevity, in the notation of matrices."""
+        shown = [Equation(value, left=(self.traces if self.traces.is_vector(value) else self.modes).doprint(name),
+                          style="traces") for name, value in names.items()]
+        return ["with", *self._displays(shown)] if shown else []
 
     def predictions(self) -> Section | None:
         derivation = self.derivation
@@ -284,7 +323,15 @@ class _Author:
         blocks: list[Any] = [f"The following holds at a solution of the {states}."] if derivation.equations else []
         if abbreviations:
             blocks = [" ".join([*blocks, "It is written in terms of"]), *self._abbreviations(abbreviations)]
-        for name in sorted(results, key=lambda name: list(PREDICTIONS).index(name) if name in PREDICTIONS else 99):
+        if others := getattr(derivation, "others", {}):
+            shown = [Equation(value, left=self.traces.doprint(datum), style="traces")
+                     for datum, value in others.items()]
+            blocks += ["At other data", *self._displays(shown)]
+        clusters = getattr(derivation, "clusters", None)
+        if clusters is not None and clusters.loops:
+            blocks.append(PAIR_AVERAGES)
+        for name in sorted(results.keys(), key=lambda name: (
+                list(PREDICTIONS).index(name) if name in PREDICTIONS else 99, name)):
             blocks += self._prediction(name, results)
         return Section("Predictions", blocks)
 
@@ -307,7 +354,7 @@ class _Author:
         left, caption = PREDICTIONS.get(name, ("", f"{capital(words(name))} is"))
         value, kernel = results[name], ""
         if name == "test_coefficients":
-            value, kernel = _of_kernel(value)
+            value, kernel = _of_kernel(value, self._data())
         caption = caption.replace("{kernel}", kernel)
         whole = next((other for other in results if other != name and results[other] in sp.Mul.make_args(value)
                       and results[other].has(SpaceSum) and other in PREDICTIONS), None)
@@ -315,7 +362,7 @@ class _Author:
             return [f"{caption} ${self.modes.doprint(value / results[whole])}\\,{PREDICTIONS[whole][0]}$."]
         for named, symbol in NAMED.items():
             if named in results and named != name:
-                shown = in_terms_of(value, symbol, results[named], self._width, ORDERS)
+                shown = in_terms_of(value, symbol, results[named], self.width, ORDERS)
                 break
         else:
             shown = self._arranged(value)
@@ -325,19 +372,33 @@ class _Author:
             return [f"{caption} ${text}$."]
         return [caption, Equation(shown, left=left or None, style="traces")]
 
-    def _arranged(self, expr: sp.Basic) -> sp.Basic:
-        return collected(expr, self._width, ORDERS)
+    def _data(self) -> str:
+        """The name of the data whose Gram matrix is the kernel: X, or features in place of it."""
+        for step in self.derivation.steps:
+            if step.rule == "diagonalise":
+                gone = step.before.expr.atoms(Entry) - step.after.expr.atoms(Entry)
+                found = sorted({entry.name for entry in gone if entry.domain == "data" and len(entry.spaces) == 2})
+                if len(found) == 1:
+                    return name_latex(found[0])
+        return "X"
 
-    def _width(self, expr: sp.Expr) -> float:
+    def _arranged(self, expr: sp.Basic) -> sp.Basic:
+        if any(map(is_average, sp.preorder_traversal(expr))):
+            return expr  # as it comes from `abbreviated`
+        return collected(expr, self.width, ORDERS)
+
+    def width(self, expr: sp.Expr) -> float:
         return tex_width(self.traces.doprint(expr))
 
     @staticmethod
     def _indexed(printer: FieldPrinter, left: str, expr: sp.Basic) -> str:
         """A left side with the indices that the expression has."""
         spaces = sorted(open_spaces(expr), key=sp.default_sort_key)
-        if not left or not spaces or printer.is_vector(expr):
-            return left
-        return f"{left}_{{{' '.join(printer.index_of(space) for space in spaces)}}}"
+        letters = "" if not spaces or printer.is_vector(expr) else " ".join(map(printer.index_of, spaces))
+        index = f"_{{{letters}}}" if letters else ""
+        if "index}" in left:
+            return left.replace("{index}", letters).replace("{_index}", index)
+        return left + index if left else left
 
     def _displays(self, equations: Sequence[Equation], end: str = ".") -> list[Any]:
         """Short equations in one display, long ones each in its own, punctuated as a list."""
@@ -377,15 +438,16 @@ class _Author:
         return Section("Remarks", [tuple(self.derivation.notes)]) if self.derivation.notes else None
 
 
-def _of_kernel(value: sp.Expr) -> tuple[sp.Expr, str]:
+def _of_kernel(value: sp.Expr, data: str) -> tuple[sp.Expr, str]:
     """Weights of X_* Xᵀ as weights of K_* = (σ_w²/D) X_* Xᵀ where that is what they are made for; what K_* is."""
     variance, dimension = sp.Symbol("sigma_w^2", positive=True), sp.Symbol("D", positive=True)
     rescaled = sp.Add(*(_divided(term, variance / dimension) for term in sp.Add.make_args(value)))
     if not value.free_symbols & {variance, dimension}:
         return value, "the kernel $K_*$ between test and training points"
+    product = rf"{data}_* {data}^{{\top}}"
     if not rescaled.free_symbols & {variance, dimension}:
-        return rescaled, r"$K_* = \frac{\sigma_w^2}{D} X_* X^{\top}$"
-    return value, r"$K_* = X_* X^{\top}$"
+        return rescaled, rf"$K_* = \frac{{\sigma_w^2}}{{D}} {product}$"
+    return value, f"$K_* = {product}$"
 
 
 def _divided(term: sp.Expr, by: sp.Expr) -> sp.Expr:

@@ -46,6 +46,11 @@ def is_site_integral(expr: sp.Basic) -> bool:
     return type(expr).__name__ == "LogIntegral"
 
 
+def is_average(expr: sp.Basic) -> bool:
+    """Whether it is an average over one site, shown in angle brackets: a node that binds the fields of its body."""
+    return type(expr).__name__ in ("SiteAverage", "Mean")
+
+
 def split_product(expr: sp.Mul) -> tuple[str, sp.Expr, list[sp.Expr]]:
     """Sign, coefficient and tall factors of a product."""
     sign, expr = ("- ", -expr) if expr.could_extract_minus_sign() else ("", expr)
@@ -110,6 +115,9 @@ def collected(expr: sp.Expr, width: Width, orders: Collection[sp.Symbol] = ()) -
     """
     if isinstance(expr, sp.Equality):
         return sp.Eq(collected(expr.lhs, width, orders), collected(expr.rhs, width, orders), evaluate=False)
+    averages = {node for node in sp.preorder_traversal(expr) if is_average(node)}
+    expr = expr.xreplace({node: node.func(collected(node.args[0], width, orders), *node.args[1:])
+                          for node in averages})
     logs = [term for term in sp.Add.make_args(expr) if _scalar_log(term)[1] is not None]
     table: dict[sp.Expr, sp.Symbol] = {}
     scalar = _frozen(sp.Add(*(term for term in sp.Add.make_args(expr) if term not in logs)), table)
@@ -161,7 +169,8 @@ def _collected(scalar: sp.Expr, table: dict[sp.Expr, sp.Symbol], width: Width,
 def _frozen(expr: sp.Expr, table: dict[sp.Expr, sp.Symbol]) -> sp.Expr:
     """``expr`` as a rational function of scalars and of symbols for all that is to stay as it is."""
     base, exponent = expr.as_base_exp() if expr.is_Pow else (expr, sp.S.One)
-    opaque = isinstance(expr, SpaceSum | Entry | sp.Function) or (
+    # an average too: without its fields its body would stand outside of it
+    opaque = isinstance(expr, SpaceSum | Entry | sp.Function) or is_average(expr) or (
         expr.is_Pow and (not exponent.is_Integer or (base.is_Add and _has_bare_entry(base))))
     if opaque:
         # a name in front of all others, counted up, so that the order of terms does not depend on the run

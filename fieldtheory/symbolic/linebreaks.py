@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import sympy as sp
 
-from fieldtheory.symbolic.arrange import is_site_integral
+from fieldtheory.symbolic.arrange import is_average, is_site_integral
 from fieldtheory.symbolic.fields import SpaceSum
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _glyph(token: str) -> float:
         return 2.4
     if token in _NAMED:
         return 0.95 * (len(token) - 1) + 0.35
-    if token in "()[]|":
+    if token in "()[]|" or token in (r"\langle", r"\rangle"):
         return 0.9
     if token in ".,;'!":
         return 0.6
@@ -143,13 +143,20 @@ def _cut(printer: FieldPrinter, term: sp.Expr, width: float) -> list[str]:
         return _open_bracket(printer, r"\ln", term.args[0], width)
     if is_site_integral(term) and term.args[0].is_Add:
         return _open_bracket(printer, printer.integral_head(term), -term.args[0], width)
+    if is_average(term):
+        pieces = break_points(printer, term.args[0], width)
+        if len(pieces) == 1:
+            return [whole]
+        return [rf"\biggl\langle {pieces[0]}", *pieces[1:-1],
+                rf"{pieces[-1]} \biggr\rangle{printer.bound_fields(term)}"]
     if not term.is_Mul:
         return [whole]
     sign, rest = ("- ", -term) if term.could_extract_minus_sign() else ("", term)
     if not rest.is_Mul:
         first, *more = _cut(printer, rest, width)
         return [sign + first, *more]
-    cuttable = [f for f in rest.args if f.is_Add or isinstance(f, SpaceSum | sp.log) or is_site_integral(f)]
+    cuttable = [f for f in rest.args
+                if f.is_Add or isinstance(f, SpaceSum | sp.log) or is_site_integral(f) or is_average(f)]
     if not cuttable:
         return [whole]
     cuttable.sort(key=sp.default_sort_key)

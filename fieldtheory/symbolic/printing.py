@@ -14,8 +14,7 @@ Output depends on structure and names only, never on hash order.
 from __future__ import annotations
 
 import contextlib
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import sympy as sp
@@ -31,17 +30,14 @@ from fieldtheory.symbolic.arrange import (
     joined_logs,
     split_product,
 )
-from fieldtheory.symbolic.fields import Entry, Space, SpaceSum, open_spaces, top_atoms
-from fieldtheory.symbolic.functionnames import FunctionPrinter, bracketed
+from fieldtheory.symbolic.fields import Entry, Space, SpaceSum, depends_on, open_spaces, top_atoms
+from fieldtheory.symbolic.functionnames import bracketed
+from fieldtheory.symbolic.letters import NamePrinter
 from fieldtheory.symbolic.linebreaks import break_points, fill, tex_width
 from fieldtheory.symbolic.matrixform import MatrixForm, matrix_form
-from fieldtheory.symbolic.names import glue, name_latex, split_name
+from fieldtheory.symbolic.names import glue
 
 STYLES = ("modes", "traces")
-LETTERS = {"mode": ("k", "l", "m", "n"), "sample": (r"\mu", r"\nu", r"\rho"), "site": ("i", "j", "l"),
-           "input": ("d", "c", "e"), "test": ("t", "r")}
-"""Index letters by the name of the space; the first that no name in the expression uses is taken."""
-FREE_LETTERS = {"test": "*"}  # a prediction at a test point is f_*, but nobody writes a sum over *
 MATRICES = {"lambda": "K", "lamda": "K", "lam": "K", "λ": "K"}
 """The matrix whose eigenvalues a spectrum entry holds."""
 
@@ -73,7 +69,7 @@ def multiline(expr: Any, width: float, **options: Any) -> str:
     return FieldPrinter(**options).multiline(expr, width)
 
 
-class FieldPrinter(FunctionPrinter):
+class FieldPrinter(NamePrinter):
     """SymPy's LaTeX printer with entries, spaces and sums; parameters as in `latex`.
 
     Terms with a symbol of ``late`` (coefficients of corrections) come after the others of a sum.
@@ -84,17 +80,22 @@ class FieldPrinter(FunctionPrinter):
                  late: Iterable[sp.Symbol] = ()) -> None:
         if style not in STYLES:
             raise BadInput("style", repr(style), f"one of {', '.join(STYLES)}")
-        # an upright imaginary unit, since i is the index of a site; factors in the order of _print_Mul
-        super().__init__({"ln_notation": True, "imaginary_unit": "ri", "diff_operator": "rd", "order": "none"})
+        super().__init__(symbol_names, context)
         self.style = style
-        self._given = dict(symbol_names or {})
         self._matrices = MATRICES | dict(matrices or {})
-        self._letters: dict[Space, tuple[str, str]] = {}
         self._late = frozenset(late)
-        self._taken: set[str] = set()
-        self._depth: dict[Space, int] = {}
-        self._free: frozenset[Space] = frozenset()
-        self._learn(*context)
+        self._whole: sp.Basic | None = None
+        self._variables: tuple[sp.Basic, ...] = ()
+
+    @contextlib.contextmanager
+    def an_action_of(self, expr: Any, variables: Iterable[sp.Basic]) -> Iterator[FieldPrinter]:
+        """Inside, terms of this sum without any of these fields are constants and come last."""
+        before = self._whole, self._variables
+        self._whole, self._variables = expr, tuple(variables)
+        try:
+            yield self
+        finally:
+            self._whole, self._variables = before
 
     # ------------------------------------------------------------------------------ whole expressions
     def doprint(self, expr: Any) -> str:
@@ -104,12 +105,6 @@ class FieldPrinter(FunctionPrinter):
             if vector is not None:
                 return vector
         return str(self._print(expr))
-
-    def _enter(self, expr: Any) -> sp.Basic:
-        expr = sp.sympify(expr)
-        self._learn(expr)
-        self._free, self._depth = open_spaces(expr), {}
-        return expr
 
     def multiline(self, expr: Any, width: float) -> str:
         """See the function of the same name."""
@@ -150,90 +145,6 @@ class FieldPrinter(FunctionPrinter):
             return [f"& {left}", "& = " + rows[0], *hanging]
         return [f"{left} {'&' if hanging or align else ''}= {rows[0]}", *hanging]
 
-    # ------------------------------------------------------------------------------ names and indices
-    def _learn(self, *exprs: sp.Basic) -> None:
-        spaces: set[Space] = set()
-        for expr in exprs:
-            self._taken |= {self._symbol(atom) for atom in expr.atoms(sp.Symbol)}
-            self._taken |= {self._given_name(e) or name_latex(e.name) for e in expr.atoms(Entry)}
-            # y_k beside the entries y would be read as one of them
-            self._taken |= {sub for atom in expr.atoms(sp.Symbol, Entry) for sub in split_name(atom.name)[2]
-                            if sub not in FREE_LETTERS.values()}
-            spaces |= expr.atoms(Space)
-        for space in sorted(spaces - self._letters.keys(), key=sp.default_sort_key):
-            first = space.name[:1].lower()
-            pool = LETTERS.get(space.name, (first,) if first.isascii() and first.isalpha() else ())
-            used = self._taken | {letter for pair in self._letters.values() for letter in pair}
-            letters = (*pool, r"\alpha", r"\beta", *"abcdhlmnpqrtuv")
-            bound = next((x for x in letters if x not in used), f"a_{{{len(self._letters)}}}")
-            free = FREE_LETTERS.get(space.name, bound)
-            self._letters[space] = (bound if free in used else free, bound)
-
-    def bound_letter(self, space: Space) -> str:
-        """The letter of a space as summed over."""
-        self._learn(space)
-        return self._letters[space][1]
-
-    def bare(self, entry: Entry) -> str:
-        """The name of an entry without indices."""
-        return self._entry(entry, [])
-
-    def index_of(self, space: Space) -> str:
-        """The letter of a space at the present place in an expression: free, or bound by the sums around."""
-        if space not in self._letters:
-            self._learn(space)
-        free, bound = self._letters[space]
-        depth = self._depth.get(space, 0)
-        if depth == 0:
-            return free
-        # the inner sum shadows the outer index of the same space: a prime tells them apart
-        return bound + "'" * (depth - 1 + (space in self._free and free == bound))
-
-    @contextlib.contextmanager
-    def bound(self, space: Space) -> Iterator[None]:
-        self._depth[space] = self._depth.get(space, 0) + 1
-        try:
-            yield
-        finally:
-            self._depth[space] -= 1
-
-    def _given_name(self, node: Any) -> str | None:
-        return self._given.get(node, self._given.get(node.name))
-
-    def _symbol(self, symbol: sp.Symbol) -> str:
-        return self._given_name(symbol) or name_latex(symbol.name)
-
-    def _print_Symbol(self, expr: sp.Symbol, style: str = "plain") -> str:
-        return self._symbol(expr)
-
-    _print_Dummy = _print_Symbol
-
-    def _print_Str(self, expr: sp.Basic) -> str:
-        return name_latex(str(expr))
-
-    def _print_Space(self, expr: Space) -> str:
-        return rf"\mathrm{{{expr.name}}}"
-
-    def _print_Entry(self, expr: Entry) -> str:
-        return self._entry(expr, [self.index_of(space) for space in expr.spaces])
-
-    def entry_parts(self, entry: Entry) -> tuple[str, list[str], list[str]]:
-        """Base, superscripts and subscripts of an entry, to which indices are added."""
-        given = self._given_name(entry)
-        base, supers, subs = split_name(entry.name) if given is None else (given, [], [])
-        if re.search(r"[_^]", re.sub(r"\{.*\}", "", base)):
-            base = f"{{{base}}}"
-        return base, supers, subs
-
-    def _entry(self, entry: Entry, indices: list[str]) -> str:
-        if not indices:
-            given = self._given_name(entry)
-            return name_latex(entry.name) if given is None else given
-        base, supers, subs = self.entry_parts(entry)
-        if subs and subs[-1] in indices:  # a datum at test points, X_*, has its * as index
-            subs = subs[:-1]
-        return glue(base, supers, [*subs, " ".join(indices)])
-
     # ------------------------------------------------------------------------------ sums and products
     def _print_SpaceSum(self, expr: SpaceSum) -> str:
         if self.style == "traces":
@@ -256,6 +167,11 @@ class FieldPrinter(FunctionPrinter):
     def _print_LogIntegral(self, expr: sp.Expr) -> str:
         return self.integral_head(expr) + bracketed(self._print(-expr.args[0]))
 
+    def bound_fields(self, average: sp.Expr) -> str:
+        """The fields over which an average is taken, as its index."""
+        fields = next(arg for arg in average.args if isinstance(arg, sp.Tuple))
+        return rf"_{{{', '.join(self.bare(field) for field in fields)}}}"
+
     def integral_head(self, expr: sp.Expr) -> str:
         """ln ∫ dφ exp before its exponent in brackets, fields on an imaginary contour with their 2πi."""
         fields = expr.args[1]
@@ -271,7 +187,7 @@ class FieldPrinter(FunctionPrinter):
             return rf"\sum_{{{self.index_of(space)}=1}}^{{{size}}}"
 
     def parenthesize(self, item: sp.Expr, level: int, is_neg: bool = False, strict: bool = False) -> str:
-        loose = isinstance(item, SpaceSum) and (PRECEDENCE["Mul"] < level or not strict)
+        loose = isinstance(item, SpaceSum) and (PRECEDENCE["Mul"] < level or not strict) and not self._is_entry(item)
         loose |= is_site_integral(item) and level >= PRECEDENCE["Pow"]
         raised = isinstance(item, Entry) and level >= PRECEDENCE["Pow"] and "^" in self._print(item)
         if loose or raised:
@@ -280,7 +196,7 @@ class FieldPrinter(FunctionPrinter):
 
     def _needs_mul_brackets(self, expr: sp.Expr, first: bool = False, last: bool = False) -> bool:
         if isinstance(expr, SpaceSum):
-            return not last and not (self.style == "traces" and self._is_delimited(expr))
+            return not last and not (self.style == "traces" and self._is_delimited(expr)) and not self._is_entry(expr)
         if isinstance(expr, sp.log):
             return not last and is_short(expr.args[0])
         if is_site_integral(expr):
@@ -297,7 +213,8 @@ class FieldPrinter(FunctionPrinter):
         """The terms of a sum as they are printed, logarithms of scalars joined."""
         # data before parameters, then sums, then constants of normalisation; and no minus in front if avoidable
         terms = joined_logs(super()._as_ordered_terms(expr, order="lex"))
-        terms.sort(key=lambda term: (*self._place(term), depth(term)))
+        fields = self._variables if expr == self._whole else ()
+        terms.sort(key=lambda term: (self._is_constant(term, fields), *self._place(term), depth(term)))
         if terms[0].could_extract_minus_sign():
             late, kind = self._place(terms[0])
             like = {(late, kind)} | ({(late, 0), (late, 1)} if kind < 2 else set())
@@ -307,10 +224,17 @@ class FieldPrinter(FunctionPrinter):
                 terms = [positive, *(term for term in terms if term is not positive)]
         return terms
 
+    @staticmethod
+    def _is_constant(term: sp.Expr, fields: Collection[sp.Basic]) -> int:
+        """Whether a term is without fields, 2 if it is without any sum too; never where no fields are named."""
+        if not fields or any(depends_on(term, field) for field in fields):
+            return 0
+        return 1 if term.has(Entry) else 2
+
     def _place(self, term: sp.Expr) -> tuple[bool, int]:
         late = bool(self._late & term.free_symbols)
-        if term.has(SpaceSum):
-            return late, 2
+        if term.has(SpaceSum) or any(entry.is_data and not entry.spaces for entry in term.atoms(Entry)):
+            return late, 2  # a datum without an index is the name of a sum
         return late, 0 if term.has(Entry) else 3 if term.has(sp.log, sp.loggamma) else 1
 
     def _print_Mul(self, expr: sp.Expr) -> str:
@@ -332,7 +256,8 @@ class FieldPrinter(FunctionPrinter):
             return "- " + (bracketed(positive) if (-expr).is_Add else positive)
         texts = [] if coefficient == 1 else [self.factor(coefficient, last=False)]
         # of several forms in vectors each stands in brackets, the last too
-        several = sum(isinstance(f, SpaceSum) and not self._is_delimited(f) for f in tall) > 1
+        several = sum(isinstance(f, SpaceSum) and not self._is_delimited(f) and not self._is_entry(f)
+                      for f in tall) > 1
         texts += [self.factor(factor, last=factor is tall[-1] and (self.style == "modes" or not several))
                   for factor in tall]
         return sign + " ".join(texts)
@@ -363,6 +288,10 @@ class FieldPrinter(FunctionPrinter):
     def _is_delimited(self, total: SpaceSum) -> bool:
         form = matrix_form(total.body, total.space)
         return form is not None and form.spectrum is not None and not form.vectors
+
+    def _is_entry(self, total: SpaceSum) -> bool:
+        """Whether a sum is printed as an entry of a product of matrices, in square brackets."""
+        return self.style == "traces" and (self.matrix_notation(total) or "").startswith(r"\left[")
 
     def matrix_notation(self, total: SpaceSum, indexed: bool = True) -> str | None:
         """A sum as trace, log-determinant or form; None where it is none of these."""

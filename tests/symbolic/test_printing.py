@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +15,9 @@ from fieldtheory.errors import BadInput
 from fieldtheory.symbolic.fields import Entry, Space, SpaceSum, rename
 from fieldtheory.symbolic.linebreaks import tex_width
 from fieldtheory.symbolic.matrixform import matrix_form
-from fieldtheory.symbolic.printing import FieldPrinter, latex, multiline, name_latex
+from fieldtheory.symbolic.names import name_latex
+from fieldtheory.symbolic.printing import FieldPrinter, latex, multiline
+from tests.hash_seeds import printed_under
 
 N, g, s, Q, u, q = sp.symbols("N g s Q u q", positive=True)
 mode, sample, site = Space("mode", sp.Symbol("P")), Space("sample", sp.Symbol("P")), Space("site", N)
@@ -277,17 +275,10 @@ for expr in terms:
 """
 
 
-def _printed(seed: int) -> str:
-    root, environment = Path(__file__).resolve().parents[2], {**os.environ, "PYTHONHASHSEED": str(seed)}
-    run = subprocess.run([sys.executable, "-c", _PROGRAM], cwd=root, env=environment,
-                         capture_output=True, text=True, check=True)
-    return run.stdout
-
-
 def test_the_same_under_another_hash_seed() -> None:
-    assert _printed(0) == _printed(1)
+    assert len(printed_under(_PROGRAM, range(2))) == 1
 
 
 @pytest.mark.slow
 def test_the_same_under_ten_hash_seeds() -> None:
-    assert len({_printed(seed) for seed in range(10)}) == 1
+    assert len(printed_under(_PROGRAM, range(10))) == 1
