@@ -12,8 +12,8 @@ import fieldtheory as ft
 
 def derive(net: ft.Network) -> ft.Theory:
     """Independent neurons, the best law of which is found self-consistently: an adaptive kernel."""
-    S = net.plain("mean-field theory", bias=True).action()
-    S = S.decouple("site", "m")
+    S = net.plain("mean-field theory", bias=True, other="mean-field-ard").action()
+    S = S.decouple("site", "m", projections={"X_*": "m_*"})
     S = S.integrate_out("a")
     return ft.Theory("mean-field", "Mean-field theory of a two-layer network", net, S,
                      source="Göring et al. 2025, arXiv 2510.15174")

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fieldtheory import errors, exact, tasks
     from fieldtheory.action import Action
+    from fieldtheory.dataset import Dataset
     from fieldtheory.derivation import Derivation
     from fieldtheory.network import ARD, Network, Scaling
     from fieldtheory.sampler import sample
     from fieldtheory.sampling.convergence import diagnose
     from fieldtheory.symbolic.fields import Entry, Space, SpaceSum
     from fieldtheory.symbolic.series import Series
-    from fieldtheory.tasks import Dataset
     from fieldtheory.theory import Theory, choose, theories
     from fieldtheory.verdict import validate
 
 _HOMES = {
     "ARD": "network",
     "Action": "action",
-    "Dataset": "tasks",
+    "Dataset": "dataset",
     "Derivation": "derivation",
     "Entry": "symbolic.fields",
     "Network": "network",

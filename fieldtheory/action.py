@@ -5,15 +5,17 @@ The front door to :mod:`fieldtheory.symbolic`; every method returns a new object
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sympy as sp
 
 from fieldtheory.errors import BadInput, RuleError, UnknownName
 from fieldtheory.expandable import Expandable
-from fieldtheory.symbolic import bases, rotation, rules, sites
+from fieldtheory.symbolic import bases, cavity, cavityfluctuation, hyperpriors, rotation, rules, sites, treelevel
 from fieldtheory.symbolic import features as feature_rules
+from fieldtheory.symbolic import populations as populations_rule
 from fieldtheory.symbolic.closures import Closure, close
 from fieldtheory.symbolic.collective import split
 from fieldtheory.symbolic.fields import (
@@ -34,7 +36,7 @@ from fieldtheory.symbolic.forms import Form, hessian
 from fieldtheory.symbolic.printing import latex
 from fieldtheory.symbolic.rules import FieldAction, Step
 from fieldtheory.symbolic.saddle import OrderParameter, conjugate_to
-from fieldtheory.symbolic.siteclosure import SiteClosure
+from fieldtheory.symbolic.siteclosure import SINGLED_OUT, SiteClosure
 
 if TYPE_CHECKING:
     from fieldtheory.derivation import Derivation, VerificationReport
@@ -262,18 +264,39 @@ class Action(Expandable):
                 del self.quantities[name]
         return self
 
-    def decouple(self, space: str, *names: str) -> Action:
+    def hyperprior(self, field: Field | str, name: str) -> Action:
+        """The best law of a shared positive field, averaged over (:func:`.symbolic.hyperpriors.hyperprior`).
+
+        ``name`` is that of the order parameter: the average of what the field multiplies.  Quantities that are not
+        linear in the field, or in the power of it that the action holds, are left behind.
+        """
+        self._check_fresh("name", name)
+        return self._after(hyperpriors.hyperprior(self.value, self._field(field), name))._with_known_quantities()  # type: ignore[arg-type]
+
+    def split(self, space: str, **populations: str) -> Action:
+        """The sites of a space in populations of their own (:func:`.symbolic.populations.split`).
+
+        ``split("site", first="1", second="2")``: spaces by name, and the ending of what lives on them.
+        """
+        return self._after(populations_rule.split(self.value, self.space(space), populations))
+
+    def decouple(self, space: str, *names: str, others: Mapping[str, Sequence[str]] | None = None,
+                 projections: Mapping[str, str] | None = None) -> Action:
         """The best law of independent, identical sites, as the action of one (:func:`.symbolic.sites.decouple`).
 
-        ``names`` are those of the order parameters, N times the average of what the sites are coupled through.
-        Quantities that need other averages are left behind.
+        ``names`` are those of the order parameters, N times the average of what the sites are coupled through;
+        ``others`` the same by space, for populations that stay aside; ``projections`` what the order parameter is at
+        other data.  Quantities that need other averages are left behind.
         """
-        self._check_fresh("names", *names)
-        return self._after(sites.decouple(self.value, self.space(space), names))._with_known_quantities()
+        aside = {self.space(other): tuple(called) for other, called in (others or {}).items()}
+        data: Any = {self[key]: name for key, name in (projections or {}).items()}
+        self._check_fresh("names", *names, *(name for called in aside.values() for name in called), *data.values())
+        step = sites.decouple(self.value, self.space(space), names, others=aside, projections=data)
+        return self._after(step)._with_known_quantities()
 
     def cavity(self, space: str, shared: Field | str, *, spectrum: str = "kappa", basis: str = "V", modes: str = "mode",
                projections: Mapping[str, str] | None = None) -> Action:
-        """One site, with the mean of the others' quadratic form in a shared field (:func:`.symbolic.sites.cavity`).
+        """One site, with the mean of the others' quadratic form in a shared field (:func:`.symbolic.cavity.cavity`).
 
         ``spectrum`` and ``basis`` name its eigenvalues and eigenvectors, ``projections`` its rows at other data (test
         inputs) in that basis.  Quantities that are not linear in the shared field are left behind.
@@ -281,9 +304,44 @@ class Action(Expandable):
         self._check_fresh("names", spectrum, basis, modes, *(projections or {}).values())
         field: Any = self._field(shared)
         data: Any = {self[key]: name for key, name in (projections or {}).items()}
-        step = sites.cavity(self.value, self.space(space), field, spectrum=spectrum, basis=basis, modes=modes,
+        step = cavity.cavity(self.value, self.space(space), field, spectrum=spectrum, basis=basis, modes=modes,
                             projections=data)
         return self._after(step)._with_known_quantities()
+
+    def site_saddle(self, space: str, shared: Field | str, name: str) -> Action:
+        """Sites that are independent given a shared conjugate field, and that field at its saddle, called ``name``.
+
+        See :func:`.symbolic.treelevel.site_saddle`.  Quantities that it has no average for are left behind.
+        """
+        self._check_fresh("name", name)
+        step = treelevel.site_saddle(self.value, self.space(space), self._field(shared), name)  # type: ignore[arg-type]
+        return self._after(step)._with_known_quantities()
+
+    def fluctuation(self, *, resolvent: str = "mean", loops: int = 0) -> Action:
+        """What the last cavity left out, the fluctuation of the others' form (:func:`.symbolic.cavityfluctuation`).
+
+        ``resolvent`` is the medium that stands for the others, ``mean`` or ``self-consistent``; with one loop pairs of
+        sites enter the law of one.  Before the shared field is integrated out; with one loop, quantities that are not
+        linear in it are left behind.
+
+        Raises
+        ------
+        RuleError
+            If the last step is no cavity.
+        """
+        last = self.steps[-1] if self.steps else None
+        if last is None or last.rule != "cavity":
+            raise RuleError("the last step is no cavity, whose fluctuation could be put back")
+        seen = {name: self.observe(name) for name in self.quantities} if loops else {}
+        step = cavityfluctuation.fluctuation(self.value, last, seen, resolvent=resolvent, loops=loops)
+        cut = replace(last, remainder=cavityfluctuation.TRIPLES if loops else cavityfluctuation.PAIRS)
+        corrected = self._after(step)
+        corrected.steps = (*self.steps[:-1], cut, step)
+        clusters = {str(name) for name in step.details["observables"]}  # type: ignore[attr-defined]
+        for name, expr in seen.items():
+            if depends_on(expr, last.details["single"]) and name not in clusters:
+                del corrected.quantities[name]
+        return corrected
 
     def project(self, space: str, matrix: str, law: str, *, modes: str = "mode", inputs: str = "x") -> Action:
         """Many samples: averages over the law of the inputs, in its basis (:func:`.symbolic.bases.project`).
@@ -304,6 +362,10 @@ class Action(Expandable):
         kept = Space(name, sp.Symbol(f"N_{name}", positive=True))
         step = bases.restrict(self.value, self.space(modes), kept, [self[vector] for vector in vectors])  # type: ignore[misc]
         return self._after(step)._with_known_quantities()
+
+    def diagonal(self, basis: str) -> Action:
+        """The eigenvectors of the others' mean kernel are the basis functions (:func:`.symbolic.bases.diagonal`)."""
+        return self._after(bases.diagonal(self.value, self[basis]))._with_known_quantities()  # type: ignore[arg-type]
 
     def factorise(self, space: str) -> Action:
         """Independent sites as the N-th power of one site's integral (:func:`rules.factorise`)."""
@@ -358,9 +420,10 @@ class Action(Expandable):
 
         After a change of variables the unknown is printed and solved in the old variable.
         """
-        single = [k for k, step in enumerate(self.steps) if step.rule in ("decouple", "cavity")]
+        single = [k for k, step in enumerate(self.steps) if step.rule in SINGLED_OUT]
         if single:
-            return SiteClosure(self.value, loops, self.steps[single[-1]:])
+            shared = [k for k, step in enumerate(self.steps) if step.rule == "hyperprior"]
+            return SiteClosure(self.value, loops, self.steps[min(single[-1:] + shared):])
         coordinate = None
         last = self.steps[-1] if self.steps else None
         if last is not None and last.rule == "change_variable":

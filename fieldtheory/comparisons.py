@@ -92,7 +92,7 @@ def make_study(name: str, net: Network, data: Dataset, view: str | None, loops: 
     from fieldtheory.verdict import Sampled
 
     report("deriving")
-    chosen = console.theory(name, net, view=view, loops=loops)  # before the chains run, so that bad input is refused at once
+    chosen = console.theory(name, net, view=view, loops=loops)  # before the chains run: bad input is refused at once
     found = study.approximations(name, net, note=lambda text: print(text, file=sys.stderr))
     found.setdefault(study.label_of(chosen), chosen)
     drawn = run_chains(net, data, **sampling, progress=lambda done, total: report("sampling", done, total))

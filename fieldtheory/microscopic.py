@@ -48,7 +48,7 @@ def microscopic_action(network: Network) -> Action:
 
     Parameters stay symbols; ``definitions`` hold g = σ_a² N^{1-γ} and s = s_0 N^{-δ}.  Quantities: ``output``,
     ``test_output``, ``probed_output`` (v·f) and its square, ``hidden_kernel`` (Σ_i (v·h_i)²/N), ``readout_norm``
-    (Σ a_i²), ``discrepancy_along_target``.
+    (Σ a_i²), ``discrepancy_along_target``; under ARD ``precision`` (λ).
     """
     N, D, P, P_test = (sp.Symbol(name, positive=True) for name in ("N", "D", "P", "P_*"))
     g, s = sp.Symbol("g", positive=True), sp.Symbol("s", positive=True)
@@ -88,7 +88,21 @@ def microscopic_action(network: Network) -> Action:
         "readout_norm": SpaceSum(a**2, site),
         "discrepancy_along_target": SpaceSum(y * (y - output), sample) / SpaceSum(y**2, sample),
     }
+    if isinstance(network.prior, ARD):
+        quantities["precision"] = precision
     return Action(tidy(expr), fields, definitions=definitions, quantities=quantities, width=N)
+
+
+def site_quantities(action: Action) -> dict[str, sp.Expr]:
+    """What theories that keep the law of one site can say beyond the quantities of :func:`microscopic_action`.
+
+    ``weight_second_moment`` is (1/N) Σ_i w_id², open in the inputs, and ``test_output_squared`` is f(x)² at the test
+    inputs.  Where the hidden weights are integrated out pointwise neither has a meaning, so that not every action of a
+    network carries them.
+    """
+    site = action.space("site")
+    return {"weight_second_moment": SpaceSum(action["w"]**2, site) / site.size,  # type: ignore[operator]
+            "test_output_squared": action.quantities["test_output"]**2}
 
 
 def activation_function(activation: Any) -> Callable[[sp.Expr], sp.Expr]:

@@ -254,14 +254,20 @@ class Network:
         alpha0 = float(self.prior.alpha0)
         return alpha0, alpha0 * self.hidden_prior_variance(input_dim)
 
-    def plain(self, who: str, *, bias: bool = False) -> Network:
+    def plain(self, who: str, *, bias: bool = False, ard: bool = False, other: str = "") -> Network:
         """This network, if it has a fixed prior and (unless `bias` is allowed) no biases: for what covers no more.
+
+        With `ard` it must have an ARD prior instead; `other` is the name of the theory for the other kind of prior.
 
         Errors: BadInput naming the first option that `who`, say "the linear theory", does not cover.
         """
-        if isinstance(self.prior, ARD):
+        if isinstance(self.prior, ARD) and not ard:
+            instead = f"for this one: the theory {other!r}, and ft.sample" if other else "ft.sample takes either"
             raise BadInput("prior", f"ARD with alpha0 = {self.prior.alpha0}",
-                           f"'gaussian': {who} is for a fixed prior (ft.sample takes either)")
+                           f"'gaussian': {who} is for a fixed prior ({instead})")
+        if ard and not isinstance(self.prior, ARD):
+            instead = f" (for a fixed one: {other!r})" if other else ""
+            raise BadInput("prior", self.prior, f"ft.ARD(alpha0): {who} is for precisions that are drawn{instead}")
         if self.has_bias and not bias:
             raise BadInput("bias_variance", self.bias_variance, f"0, since {who} is for networks without biases. In "
                            "a linear network a bias is one more input: set it to 0 and give "

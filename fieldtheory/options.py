@@ -37,7 +37,7 @@ View = Annotated[str | None, _option("--view", "For linear, rescaling or adaptat
 Resolvent = Annotated[str | None, _option(
     "--resolvent", "For collapsed-mean-field, mean or self-consistent. [default: the theory's]")]
 Effort = Annotated[str | None, _option(
-    "--effort", "For theories with particles: ensembles, particles, settle, average, measure, seed.", "NAME=NUMBER,...")]
+    "--effort", "For theories with particles: ensembles, particles, settle, average, measure, seed.", "NAME=N,...")]
 Start = Annotated[str | None, _option(
     "--start", "Where particles begin: prior, large or planted. [default: prior]")]
 Relevant = Annotated[str | None, _option("--relevant", "The inputs that --start planted plants, from 0.", "INPUT,...")]

@@ -20,13 +20,18 @@ import sympy as sp
 import xarray as xr
 
 from fieldtheory.action import Action
+from fieldtheory.branches import as_table
 from fieldtheory.checks import check_closure
+from fieldtheory.dataset import Dataset
 from fieldtheory.derivation import Derivation
 from fieldtheory.errors import BadInput, FieldTheoryError, RuleError, UnknownName
-from fieldtheory.microscopic import EXPONENTS, HYPERPARAMETERS
+from fieldtheory.microscopic import EXPONENTS, HYPERPARAMETERS, site_quantities
 from fieldtheory.network import Network
+from fieldtheory.onesite.continuation import follow
 from fieldtheory.onesite.environment import Effort
+from fieldtheory.onesite.populations import Populations
 from fieldtheory.onesite.prediction import SitePredictor
+from fieldtheory.onesite.search import beginning
 from fieldtheory.predictor import Predictor, call
 from fieldtheory.solve import Solution
 from fieldtheory.symbolic.closures import Closure, FieldClosure, ScalarClosure
@@ -37,7 +42,6 @@ from fieldtheory.symbolic.loops import hbar
 from fieldtheory.symbolic.rules import Step
 from fieldtheory.symbolic.saddle import OrderParameter
 from fieldtheory.symbolic.siteclosure import SiteClosure
-from fieldtheory.tasks import Dataset
 
 T = TypeVar("T")
 
@@ -64,6 +68,13 @@ def choose(argument: str, name: str, choices: Mapping[str, T]) -> T:
     if name not in choices:
         raise UnknownName(argument, name, choices)
     return choices[name]
+
+
+def _effort(given: Mapping[str, int]) -> Effort:
+    for name in given:
+        if name not in Effort.__dataclass_fields__:
+            raise UnknownName("effort", name, Effort.__dataclass_fields__)
+    return Effort(**given)
 
 
 def _loops(loops: int) -> str:
@@ -128,10 +139,25 @@ class Theory:
         return dict(self.closure.state.definitions)
 
     @cached_property
+    def quantities(self) -> dict[str, sp.Expr]:
+        """What the steps carry to the end, in the fields of the microscopic action."""
+        found = dict(self.action.quantities)
+        if isinstance(self.closure, SiteClosure):
+            first = self.action.steps[0].before
+            more = site_quantities(Action(first.expr, first.fields, quantities=found))
+            for name, expr in more.items():
+                try:
+                    self.action.observe(expr)
+                except RuleError:
+                    continue
+                found[name] = expr
+        return found
+
+    @cached_property
     def observables(self) -> dict[str, sp.Expr]:
         """What is predicted, in terms of the unknowns (and the field they determine), or averages over one site."""
         if isinstance(self.closure, SiteClosure):
-            return {name: self.closure.average(self.action.observe(name)) for name in self.action.quantities}
+            return {name: self.closure.average(self.action.observe(expr)) for name, expr in self.quantities.items()}
         return {**self._predictor.outputs, **self._predictor.probed, "log_evidence": self.closure.log_partition()}
 
     @cached_property
@@ -150,7 +176,7 @@ class Theory:
                  f"$\\hbar^{{{self.loops + 1}}}$, where $\\hbar$ counts loops; the power counting says what power of "
                  "$1/N$ that is."] if self.closure.state.unknowns else []
         return Derivation(title=self.title, network_description=self._description, steps=steps,
-                          observables=self.action.quantities, equations=self.equations, results=self.observables,
+                          observables=self.quantities, equations=self.equations, results=self.observables,
                           abbreviations=self.closure.coefficients, notes=(*notes, f"Source: {self.source}."))
 
     @property
@@ -159,10 +185,13 @@ class Theory:
         exponents = (f"scaling exponents $\\gamma = {net.scaling.readout}$ of the readout and "
                      f"$\\delta = {net.scaling.noise}$ of the noise") if net.scaling.is_numeric else (
             "scaling exponents $\\gamma$ of the readout and $\\delta$ of the noise")
-        return (f"The network is $f(x) = \\sum_i a_i \\phi(w_i \\cdot x)$ of width $N$, with {net.activation} "
-                f"activation and {exponents}.  The readout $a_i$ has prior variance $g/N$, "
-                "the hidden weights $w_{id}$ have $\\sigma_w^2/D$, and every sample carries Gaussian noise of variance "
-                "$s$ (the variance, not the standard deviation).")
+        inside, biases = (" + b_i", "the hidden biases $b_i$ have $\\sigma_b^2$, ") if net.has_bias else ("", "")
+        weights = ("$1/\\lambda_d$ with precisions $\\lambda_d$ of the inputs, which have the prior "
+                   "$\\mathrm{Gamma}(\\alpha_0, \\beta_0)$") if net.has_ard else "$\\sigma_w^2/D$"
+        return (f"The network is $f(x) = \\sum_i a_i \\phi(w_i \\cdot x{inside})$ of width $N$, with "
+                f"{net.activation} activation and {exponents}.  The readout $a_i$ has prior variance $g/N$, the hidden "
+                f"weights $w_{{id}}$ have {weights}, {biases}and every sample carries Gaussian noise of variance $s$ "
+                "(the variance, not the standard deviation).")
 
     def power_counting(self, *, of: str = "corrections", constraints: Sequence[Any] = ()) -> PowerCounting:
         """The exponent of N of every contribution, symbolic in γ, δ (where the scaling leaves them) and P ~ N^p.
@@ -219,7 +248,7 @@ class Theory:
     @cached_property
     def _site_predictor(self) -> SitePredictor:
         assert isinstance(self.closure, SiteClosure)
-        return SitePredictor(self.closure, {name: self.action.observe(name) for name in self.action.quantities})
+        return SitePredictor(self.closure, {name: self.action.observe(expr) for name, expr in self.quantities.items()})
 
     @cached_property
     def _predictor(self) -> Predictor:
@@ -244,7 +273,8 @@ class Theory:
         return self._predictor.numbers(net, data, spectrum, width)
 
     def predict(self, data: Dataset, *, width: int | None = None, outputs: Sequence[str] | None = None,
-                effort: Mapping[str, int] | None = None) -> xr.Dataset:
+                effort: Mapping[str, int] | None = None, start: Any = "prior",
+                relevant: Sequence[int] | None = None) -> xr.Dataset:
         """Predict on data: numbers and arrays over training and test points.
 
         Variables: mean_output (sample), test_output (test), variance_along_mean_output, discrepancy_along_target,
@@ -253,8 +283,13 @@ class Theory:
         The adapted kernel C = g ⟨Σ_i h_i h_iᵀ⟩/N regresses to the mean output, C (C+s)⁻¹ y at tree level; the
         curvature kernel C' = ⟨W''(j)⟩ gives its covariance, s C' (C'+s)⁻¹.  They differ: a saddle in j moves the mean
         along C and lets it fluctuate along C'.  The gradient of the log evidence is ⟨-∂S/∂θ⟩ at the order of the
-        averages: with L loops, the slope of the ``log_evidence`` of L-1 loops.  Attributes: status, residual, remainder
-        (of each variable too; absolute).  After the eigendecomposition of K, which the data keep, the cost is O(P²).
+        averages: with L loops, the slope of the ``log_evidence`` of L-1 loops.  Theories that are closed at one site
+        give ``weight_second_moment`` and ``relevance`` (input), the second moment of the hidden weights and the same
+        relative to its mean over the inputs, and on request ``output_variance`` and ``test_output_variance``; each has
+        its Monte-Carlo error as ``_mcse``.  ``effort`` says how long particles run, ``start`` where they begin:
+        "prior", "large", "planted" along the inputs ``relevant``, or weights (neuron, input).  Attributes: status,
+        residual, remainder (of each variable too; absolute).  After the eigendecomposition of K, which the data keep,
+        the cost is O(P²).
 
         Raises
         ------
@@ -268,9 +303,11 @@ class Theory:
         if isinstance(outputs, str):
             raise BadInput("outputs", repr(outputs), "a list of names")
         if isinstance(self.closure, SiteClosure):
-            return self._predict_from_site(data, width, outputs, effort or {})
+            return self._predict_from_site(data, width, outputs, _effort(effort or {}), start, relevant)
         if effort:
             raise BadInput("effort", dict(effort), f"none: {self.name} needs no particles")
+        if not isinstance(start, str) or start != "prior" or relevant is not None:
+            raise BadInput("start", start, f"none: {self.name} finds all solutions of its equations")
         predictor, net = self._predictor, self.network
         underived = {name for name, source in PROBED.items() if source not in predictor.probed}
         wanted = [name for name in DEFAULT_OUTPUTS if name not in underived] if outputs is None else list(outputs)
@@ -330,13 +367,11 @@ class Theory:
             prediction[name].attrs["remainder"] = self._remainder(MATRICES.get(name, name))
         return prediction
 
-    def _predict_from_site(self, data: Dataset, width: int | None, outputs: Sequence[str] | None,
-                           effort: Mapping[str, int]) -> xr.Dataset:
-        for name in effort:
-            if name not in Effort.__dataclass_fields__:
-                raise UnknownName("effort", name, Effort.__dataclass_fields__)
+    def _predict_from_site(self, data: Dataset, width: int | None, outputs: Sequence[str] | None, effort: Effort,
+                           start: Any, relevant: Sequence[int] | None) -> xr.Dataset:
         net, wanted = self.network, None if outputs is None else list(outputs)
-        prediction = self._site_predictor.predict(net, data, width, wanted, Effort(**effort))
+        prediction = self._site_predictor.predict(net, data, width, wanted, effort,
+                                                  beginning(start, relevant, effort.seed))
         dropped = " + ".join(dict.fromkeys(f"O({step.remainder})" for step in self.action.steps if not step.exact))
         for variable in prediction.data_vars.values():
             variable.attrs["remainder"] = dropped
@@ -344,7 +379,55 @@ class Theory:
             theory=self.name, view=self.view, loops=self.loops, remainder=dropped, dataset=data.name,
             width=net.resolve_width(width), samples=data.samples, scaling=net.scaling.name,
             prior=str(net.prior), bias_variance=float(net.bias_variance or 0.0),
-            **{name: float(getattr(net, name)) for name in HYPERPARAMETERS})
+            **{name: float(value) for name in HYPERPARAMETERS if (value := getattr(net, name)) is not None})
+
+    def follow(self, data: Dataset, *, along: str, values: Sequence[float], width: int | None = None,
+               effort: Mapping[str, int] | None = None) -> xr.Dataset:
+        """Follow the solution along the noise or the number of samples, up and down, each point from the one before.
+
+        ``along`` is "noise_variance" (s_0) or "samples" (the first ones of the data).  The result has the dimensions
+        (direction, value): ``order_parameter`` f·y/y·y at the samples and ``test_order_parameter``, residual, spread,
+        status; ``difference`` between the directions with its error, and ``hysteresis`` where it is significant.
+
+        Raises
+        ------
+        BadInput
+            For a theory whose equations of state have all their solutions found (``branches``), or bad values.
+        """
+        if not isinstance(self.closure, SiteClosure):
+            raise BadInput("theory", self.name, "a theory that is closed at one site; this one has branches")
+        found = follow(self._site_predictor, self.network, data, width, along, values, _effort(effort or {}))
+        return found.assign_attrs(theory=self.name, width=self.network.resolve_width(width), dataset=data.name)
+
+    @cached_property
+    def _populations(self) -> Populations:
+        if not isinstance(self.closure, SiteClosure):
+            raise BadInput("theory", self.name, "a theory of independent sites (mean-field)")
+        return Populations(self._site_predictor, self.action)
+
+    def populations(self, data: Dataset, *, sizes: tuple[int, int], width: int | None = None, starts: int = 7,
+                    relevant: Sequence[int] | None = None, rounds: int = 8,
+                    effort: Mapping[str, int] | None = None, seed: int = 0) -> xr.Dataset:
+        """Solutions with two laws, for ``sizes`` = (N_1, N_2) of the neurons: broken permutation symmetry.
+
+        In one or two hidden components all that is found from many starts, best first (solution): the outputs of both
+        populations, ``log_evidence_bound``, ``asymmetry`` (0: the symmetric solution) and ``contraction``, below 1
+        where the free energy has a minimum.  In more, particles: the first population begins along the inputs
+        ``relevant``, the second at the prior, and ``share`` says what part of the target one neuron of each makes,
+        round after round.
+
+        Raises
+        ------
+        BadInput
+            If the theory has no variational free energy of independent sites, or the sizes do not add up.
+        """
+        equations, net = self._populations, self.network
+        if relevant is None:
+            found = equations.solutions(net, data, width, sizes, starts, seed)
+        else:
+            given = _effort({"seed": seed} | dict(effort or {}))
+            found = equations.planted(net, data, width, sizes, relevant, given, rounds)
+        return found.assign_attrs(theory=self.name, width=net.resolve_width(width), dataset=data.name)
 
     def _remainder(self, quantity: str) -> str:
         """What was dropped: by the approximate steps, and by the closure."""
@@ -370,8 +453,7 @@ class Theory:
                  width: int | None = None) -> xr.Dataset:
         """All roots of the equation of state along χ: g = σ_a²/χ, s = s_0/χ from standard (1) to mean-field (N).
 
-        Dimensions (chi, branch): the unknown, ``action``, ``curvature``, ``weight`` (NaN where a branch is absent)
-        and ``stability`` (1, -1, 0).
+        Dimensions (chi, branch): the unknown under its name, action, curvature, weight, stability (1, 0, -1).
         """
         if along != "chi":
             raise UnknownName("along", along, ("chi",))
@@ -380,20 +462,8 @@ class Theory:
         if chi.ndim != 1 or len(chi) < 1 or not np.all(chi > 0):
             raise BadInput("values", values, "positive numbers")
         found = self._predictor.branches(lambda p: self._values(data, N, self.network.along(float(p))), list(chi))
-        name = self.closure.state.unknowns[0].name
-        shape = (len(chi), len(found))
-        table = {key: np.full(shape, np.nan) for key in (name, "action", "curvature", "weight", "stability")}
-        signs = {"stable": 1.0, "unstable": -1.0, "marginal": 0.0}
-        for b, branch in enumerate(found):
-            for parameter, solution in zip(branch.parameters, branch.solutions, strict=True):
-                k = int(np.flatnonzero(chi == parameter)[0])
-                table[name][k, b] = solution.values[name]
-                table["action"][k, b], table["curvature"][k, b] = solution.action, solution.curvature
-                table["weight"][k, b] = solution.weight
-                table["stability"][k, b] = signs[solution.stability or "marginal"]
-        return xr.Dataset({key: (("chi", "branch"), value) for key, value in table.items()},
-                          coords={"chi": chi}, attrs={"theory": self.name, "view": self.view, "width": N,
-                                                      "order_parameter": name})
+        table = as_table(found, self.closure.state.unknowns[0].name, along, chi)
+        return table.assign_attrs(theory=self.name, view=self.view, width=N)
 
 
 class Catalogue(Mapping[str, Callable[..., Theory]]):

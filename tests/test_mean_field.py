@@ -227,6 +227,25 @@ def test_plans_equal_the_expressions(name: str) -> None:
         np.testing.assert_allclose(found[label], expected, rtol=1e-10, atol=1e-10)
 
 
+def test_plans_of_sums_that_can_be_taken_in_either_order_end() -> None:
+    """Σ_k c_k B Σ_μ V_μk f_μ with everything but V moving: neither order is better, and swapping must not go on."""
+    mode, sample, inputs = (Space(name, sp.Symbol(size, positive=True)) for name, size in
+                            (("mode", "K"), ("sample", "P"), ("input", "D")))
+    V = Entry("V", "data", (sample, mode))
+    c, f, w = (Entry(name, "real", (space,)) for name, space in (("c", mode), ("f", sample), ("w", inputs)))
+    rng = np.random.default_rng(4)
+    given, arrays = rng.normal(size=(3, 2)), [rng.normal(size=(5, n)) for n in (2, 3, 4)]
+    coupled = np.einsum("nk,mk,nm->n", arrays[0], given, arrays[1])
+    norm, size = (arrays[2]**2).sum(axis=1), (arrays[1]**2).sum(axis=1)
+    for factor, value in ((SpaceSum(w**2, inputs), norm), (SpaceSum(w**2, inputs)**2, norm**2),
+                          (SpaceSum(f**2, sample), size), (SpaceSum(c, mode), arrays[0].sum(axis=1))):
+        expr = SpaceSum(c * factor * SpaceSum(V * f, sample), mode)
+        found = Batch({"one": expr, "open": SpaceSum(c * SpaceSum(V * f * w, sample), mode)}, (c, f, w))
+        values = found.bind({"V": given})(arrays)
+        np.testing.assert_allclose(values["one"], coupled * value, rtol=1e-12)
+        np.testing.assert_allclose(values["open"], coupled[:, None] * arrays[2], rtol=1e-12)
+
+
 def test_coordinates_whiten() -> None:
     coordinates = Coordinates(((2,), ()), np.array([2.0, 2.0, 3.0]))
     w, b = coordinates.split(np.ones((5, 3)))

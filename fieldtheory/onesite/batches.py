@@ -60,6 +60,7 @@ class Batch:
         self._inputs: list[tuple[str, int]] = []
         self._moving: list[tuple[str, int]] = []
         self._size_of: dict[str, tuple[str, int]] = {}
+        self._turned: set[SpaceSum] = set()
         exprs = {label: sp.sympify(expr) for label, expr in outputs.items()}
         for entry in sorted({e for expr in exprs.values() for e in expr.atoms(Entry)}, key=sp.default_sort_key):
             if entry not in self.fields:
@@ -99,7 +100,7 @@ class Batch:
             return self._add(lambda r: np.array([number]), (), False)
         if isinstance(expr, SpaceSum):
             terms = sp.Add.make_args(distribute(expr.body))
-            return self._sum([self._contract(term, expr.space) for term in terms])
+            return self._sum([self._contract(term, expr.space, expr in self._turned) for term in terms])
         if isinstance(expr, sp.Add):
             return self._sum([self._walk(arg) for arg in expr.args])
         if isinstance(expr, sp.Mul):
@@ -152,10 +153,17 @@ class Batch:
         ordered = sorted(values, key=lambda value: len(value.spaces))
         return self._elementwise(lambda *x: reduce(np.multiply, x), ordered)
 
-    def _contract(self, term: sp.Expr, space: Space) -> _Value:
-        """Σ over a space of a product."""
-        swapped = self._swapped(term, space)
+    def _contract(self, term: sp.Expr, space: Space, turned: bool = False) -> _Value:
+        """Σ over a space of a product; one that has been ``turned`` is not swapped again.
+
+        What then stands inside holds fewer sums than the whole did, so that swapping comes to an end.
+        """
+        between = self._sandwich(term, space)
+        if between is not None:
+            return between
+        swapped = None if turned else self._swapped(term, space)
         if swapped is not None:
+            self._turned.add(swapped)
             return self._walk(swapped)
         factors = [self._walk(factor) for factor in sp.Mul.make_args(term)]
         outside = [value for value in factors if space not in value.spaces]
@@ -181,20 +189,54 @@ class Batch:
             total = self._add(lambda r: r[a].sum(axis=axis), (s for s in whole.spaces if s != space), whole.moving)
         return self._product([*outside, total])
 
-    def _swapped(self, term: sp.Expr, space: Space) -> sp.Expr | None:
-        """Σ_k c_k Σ_μ V_μk x_μd as Σ_μ x_μd Σ_k V_μk c_k: no matrix for each particle."""
-        factors = sp.Mul.make_args(term)
+    def _moves(self, expr: sp.Expr) -> bool:
+        return any(depends_on(expr, f) for f in self.fields)
+
+    def _swapped(self, term: sp.Expr, space: Space) -> SpaceSum | None:
+        """Σ_k c_k Σ_μ V_μk x_μd as Σ_μ x_μd Σ_k V_μk c_k: no matrix for each particle, and no product for each c."""
+        factors = [f for factor in sp.Mul.make_args(term)
+                   for f in ([factor.base] * 2 if factor.is_Pow and factor.exp == 2 else [factor])]
         for factor in factors:
-            moving = any(depends_on(factor, f) for f in self.fields)
-            if not moving or not isinstance(factor, SpaceSum) or len(open_spaces(factor)) < 2:
+            if not isinstance(factor, SpaceSum) or not self._moves(factor) or space not in open_spaces(factor):
                 continue
             inside = sp.Mul.make_args(factor.body)
             bound = [f for f in inside if space in open_spaces(f)]
             free = [f for f in inside if f not in bound]
-            if free and space in open_spaces(factor):
-                outer = [f for f in factors if f is not factor]
+            outer = list(factors)
+            outer.remove(factor)
+            if len(open_spaces(factor)) < 2:
+                data = not any(self._moves(f) for f in bound)
+                back = any(total.space == space for f in free for total in f.atoms(SpaceSum))
+                if not data or back or open_spaces(term) != {space} or factor.space in open_spaces(sp.Mul(*outer)):
+                    continue
+            if free:
                 return SpaceSum(sp.Mul(*free) * SpaceSum(sp.Mul(*outer, *bound), space), factor.space)
         return None
+
+    def _sandwich(self, term: sp.Expr, space: Space) -> _Value | None:
+        """Σ_k c_k V_μk Σ_ν W_νk x_ν with data c, V, W: a product with one matrix, made once for a set of data."""
+        factors = sp.Mul.make_args(term)
+        moving = [f for f in factors if self._moves(f)]
+        if len(moving) != 1 or not isinstance(moving[0], SpaceSum) or open_spaces(moving[0]) != {space}:
+            return None
+        inside = sp.Mul.make_args(moving[0].body)
+        bound = [f for f in inside if space in open_spaces(f)]
+        free, rest = [f for f in inside if f not in bound], [f for f in factors if f not in moving]
+        if not free or not rest or any(self._moves(f) for f in bound) or any(space in open_spaces(f) for f in free):
+            return None
+        left, right, vector = (self._product([self._walk(f) for f in part]) for part in (bound, rest, free))
+        if (set(left.spaces) != {moving[0].space, space} or len(right.spaces) != 2 or space not in right.spaces
+                or vector.spaces != (moving[0].space,)):
+            return None
+        (other,) = (s for s in right.spaces if s != space)
+
+        def rows(value: _Value, r: Register) -> Array:
+            """An array of data with the space that is summed over last."""
+            found: Array = r[value.place][0]
+            return found.T if value.spaces[0] == space else found
+
+        matrix = self._add(lambda r: (rows(left, r) @ rows(right, r).T)[None], (), False)
+        return self._add(lambda r: r[vector.place] @ r[matrix.place][0], (other,), True)
 
     def _inner(self, left: _Value, right: _Value) -> _Value:
         a, b = left.place, right.place

@@ -5,12 +5,13 @@ fixed law both follow from averages that do not contain them: m = ⟨c⟩ + ⟨u
 m = K (s + c K)⁻¹ y), and C = ⟨u vᵀ⟩ is diagonalised.  So the averages are what is iterated, never m itself: plain
 iteration of m diverges, and averages of noisy linear equations are better than the average of their solutions.  With
 particles the averages carry weight .1 while the law settles, then 1/t; the environment is then frozen, and what is
-reported is measured under it.  Several independent ensembles give the Monte-Carlo error of everything.
+reported is measured under it.  Several independent ensembles give the Monte-Carlo error of everything.  Shared
+precisions are order parameters of their own (:mod:`.precisions`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,22 +19,41 @@ import numpy as np
 import sympy as sp
 
 from fieldtheory.errors import BadInput, NotConverged, RuleError
+from fieldtheory.newton import newton_system
 from fieldtheory.onesite.batches import Batch
+from fieldtheory.onesite.convex import BEYOND, RIM, STRETCHES, StretchedGrid, minimise
 from fieldtheory.onesite.particles import Coordinates, Grid, Particles
-from fieldtheory.symbolic.fields import Entry, open_spaces
+from fieldtheory.onesite.precisions import Precision, fit, number
+from fieldtheory.symbolic.fields import Entry, depends_on, open_spaces
 from fieldtheory.symbolic.siteclosure import Affine, SiteClosure, affine
 
 Array = np.ndarray
 Values = dict[str, Any]
 
+FOLLOW = 0.3
+"""The part of their way that shared precisions go in a sweep where the mean kernel of the others must keep up."""
+HELD = 10
+"""Sweeps under the environment of the solution started from, before that of the particles takes over."""
+
+RENEWED = 3
+"""Sweeps after which C is diagonalised again: its average hardly moves in one, and it takes longer than the sweep."""
+
+PATIENCE = 50
+"""Iterations in which quadrature must come closer by a factor of ten, before Newton's method takes over."""
+UNKNOWNS = 100
+"""For how many of them Newton's method is used: it looks at twice as many laws in every step."""
+
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to run: ensembles and their particles, sweeps that settle, that average, and that measure."""
+    """How long to run: ensembles and their particles, sweeps that settle, that average, and that measure.
+
+    ``settle`` None: 100, and 150 where shared precisions settle too.
+    """
 
     ensembles: int = 4
     particles: int = 96
-    settle: int = 100
+    settle: int | None = None
     average: int = 100
     measure: int = 60
     seed: int = 0
@@ -41,6 +61,8 @@ class Effort:
     def __post_init__(self) -> None:
         for name in ("ensembles", "particles", "settle", "average", "measure"):
             value = getattr(self, name)
+            if value is None and name == "settle":
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or value < (2 if name == "ensembles" else 1):
                 raise BadInput(f"effort.{name}", value, f"an integer >= {2 if name == 'ensembles' else 1}")
 
@@ -54,11 +76,12 @@ class Ensemble:
     residual: float
     sampler: Grid | Particles
     log_integral: float = np.nan
-    trace: list[Array] = field(default_factory=list)
-
-
-def _relative(change: Array, whole: Array) -> float:
-    return float(np.linalg.norm(change)) / max(float(np.linalg.norm(whole)), 1e-300)
+    log_partition: float = np.nan
+    self_pairs: float = 0.0
+    misses: list[Array] = field(default_factory=list)
+    """By how much the measured environment is not the one it was measured under, part by part, relative."""
+    drift: list[Array] = field(default_factory=list)
+    """How far the environment went in the second half of the sweeps that average, likewise."""
 
 
 class Environment:
@@ -70,20 +93,28 @@ class Environment:
         if len(closure.parameters) > 1:
             raise RuleError(f"{len(closure.parameters)} order parameters: their self-consistency is not linear")
         self.parameter: Entry | None = next(iter(closure.parameters), None)
+        self.shared = closure.shared
         dynamics = {"energy": closure.action.expr}
         dynamics |= {f"gradient_{k}": g for k, g in enumerate(closure.gradients.values())}
         self.dynamics = Batch(dynamics, self.fields)
         self.affine: dict[str, Affine] = {}
+        self.observed: dict[str, Entry] = {}
         pairs: dict[str, tuple[sp.Expr, ...]] = {}
         direct = dict(outputs)
         if self.parameter is not None:
             self.affine["environment"] = affine(closure.parameters[self.parameter], self.parameter)
             for name, expr in outputs.items():
+                if any(depends_on(expr, v) for v in self.shared):
+                    continue
                 try:
-                    self.affine[name] = affine(expr, self.parameter)
-                    del direct[name]
+                    read = affine(expr, self.parameter)
                 except RuleError:  # a quadratic observable is averaged as it is
                     continue
+                if read.pairs:
+                    self.affine[name] = read
+                    del direct[name]
+            self.observed = {m.name: m for m in closure.observed if any(depends_on(x, m) for x in direct.values())}
+            self.affine |= {name: affine(closure.observed[m], self.parameter) for name, m in self.observed.items()}
             pairs = {name: a.pairs for name, a in self.affine.items()}
         else:
             pairs = {"environment": closure.kernel}
@@ -114,37 +145,91 @@ class Environment:
                 result[f"{name}|c"] = np.tensordot(weights, found[f"{name}|c"], 1)
         return result
 
-    def solve(self, averages: Mapping[str, Array]) -> dict[str, Array]:
-        """The environment that the averages determine."""
+    def precisions(self, values: Values) -> dict[str, Precision]:
+        """The order parameters of shared laws, at these values."""
+        return {v.name: Precision(law, values, self.fields) for v, law in self.shared.items()}
+
+    def solve(self, averages: Mapping[str, Array], precisions: Mapping[str, Precision] | None = None,
+              before: Mapping[str, Array] | None = None, *, renew: bool = True,
+              rate: float | None = None) -> dict[str, Array]:
+        """The environment that the averages determine; that of shared laws near the one ``before``, at a rate.
+
+        Without ``renew`` the part that takes an eigenvalue problem stays as it was before.
+        """
+        shared = {name: law.solve(averages, (before or {})[name], rate)
+                  for name, law in (precisions or {}).items()}
+        return (self._solve(averages) if renew or self.parameter is not None else dict(before or {})) | shared
+
+    def _solve(self, averages: Mapping[str, Array]) -> dict[str, Array]:
         if self.parameter is not None:
             coupling = averages["environment"]
             m = np.linalg.solve(np.eye(len(coupling)) - coupling, averages["environment|c"])
             return {self.parameter.name: m}
         C = averages["environment"]
         values, basis = np.linalg.eigh((C + C.T) / 2)
-        names = [str(getattr(self.closure.step.details[key], "name", key)) for key in ("spectrum", "basis")]
-        found = {names[0]: np.maximum(values, 0.0), names[1]: basis}
-        return found | {name: averages[name] @ basis for name in self.pairs if name != "environment"}
+        return dict(zip(self.spectral, (np.maximum(values, 0.0), basis), strict=True))
 
-    def environment_change(self, averages: Mapping[str, Array], environment: Mapping[str, Array]) -> float:
-        """How far the averages' environment is from the one they were taken under, relative."""
+    @property
+    def spectral(self) -> list[str]:
+        """The names of eigenvalues and eigenvectors."""
+        return [str(getattr(self.closure.step.details[key], "name", key)) for key in ("spectrum", "basis")]
+
+    def parts(self, environment: Mapping[str, Array]) -> list[Array]:
+        """An environment as arrays whose distances mean something: m or C, and the logarithms of shared parameters."""
         if self.parameter is not None:
-            m = environment[self.parameter.name]
-            return _relative(self.solve(averages)[self.parameter.name] - m, m)
-        kappa, basis = list(environment.values())[:2]
-        C = (basis * kappa) @ basis.T
-        return _relative(averages["environment"] - C, C)
+            first = environment[self.parameter.name]
+        else:
+            kappa, basis = list(environment.values())[:2]
+            first = (basis * kappa) @ basis.T
+        return [first, *(np.log(environment[v.name]) for v in self.shared)]
+
+    @staticmethod
+    def _sizes(parts: Sequence[Array]) -> list[float]:
+        """What distances are relative to; of logarithms their number."""
+        first, *logs = parts
+        return [max(float(np.linalg.norm(first)), 1e-300), *(float(np.sqrt(log.size)) for log in logs)]
+
+    def answer(self, averages: Mapping[str, Array], environment: Mapping[str, Array],
+               precisions: Mapping[str, Precision] | None = None) -> list[Array]:
+        """The parts of the environment that averages taken under another one determine."""
+        if self.parameter is not None:
+            return self.parts(self.solve(averages, precisions, environment))
+        C = averages["environment"]  # C itself, not its eigenvectors
+        logs = [np.log(law.solve(averages, environment[name], 1.0)) for name, law in (precisions or {}).items()]
+        return [(C + C.T) / 2, *logs]
+
+    def misses(self, averages: Mapping[str, Array], environment: Mapping[str, Array],
+               precisions: Mapping[str, Precision] | None = None) -> list[Array]:
+        """How far the averages' environment is from the one they were taken under, part by part, relative."""
+        old = self.parts(environment)
+        return [(a - b) / size for a, b, size in
+                zip(self.answer(averages, environment, precisions), old, self._sizes(old), strict=True)]
+
+    def environment_change(self, averages: Mapping[str, Array], environment: Mapping[str, Array],
+                           precisions: Mapping[str, Precision] | None = None) -> float:
+        """The size of all misses together."""
+        return float(np.sqrt(sum(np.sum(miss**2) for miss in self.misses(averages, environment, precisions))))
 
     def spread(self, ensembles: Sequence[Ensemble]) -> float:
         """How far the environments of independent ensembles lie from their mean, relative: one standard deviation."""
-        if self.parameter is not None:
-            found = np.array([ensemble.environment[self.parameter.name] for ensemble in ensembles])
-        else:
-            parts = [list(ensemble.environment.values())[:2] for ensemble in ensembles]
-            found = np.array([(basis * kappa) @ basis.T for kappa, basis in parts])
-        centre = found.mean(axis=0)
-        square = ((found - centre)**2).sum() / max(len(found) - 1, 1)
-        return float(np.sqrt(square)) / max(float(np.linalg.norm(centre)), 1e-300)
+        found = [self.parts(ensemble.environment) for ensemble in ensembles]
+        centre = [np.mean(parts, axis=0) for parts in zip(*found, strict=True)]
+        square = sum((np.linalg.norm(a - b) / size)**2 for parts in found
+                     for a, b, size in zip(parts, centre, self._sizes(centre), strict=True))
+        return float(np.sqrt(square / max(len(found) - 1, 1)))
+
+    def at_other_data(self, averages: Mapping[str, Array], environment: Mapping[str, Array]) -> dict[str, Array]:
+        """What outputs need at other data than the samples: the order parameter, or C in the eigenbasis."""
+        if self.parameter is None:
+            basis = environment[self.spectral[1]]
+            return {name: averages[name] @ basis for name in self.pairs if name != "environment"}
+        m = environment[self.parameter.name]
+        return {name: averages[f"{name}|c"] + averages[name] @ m for name in self.observed}
+
+    def several(self, ensembles: Sequence[Ensemble]) -> bool:
+        """Whether ensembles disagree on a shared parameter by more than a factor of two."""
+        found = [np.array([np.log(ensemble.environment[v.name]) for ensemble in ensembles]) for v in self.shared]
+        return any(float(np.ptp(logs, axis=0).max()) > np.log(2) for logs in found)
 
     def read(self, averages: Mapping[str, Array], environment: Mapping[str, Array],
              direct: Mapping[str, Array]) -> dict[str, Array]:
@@ -153,7 +238,7 @@ class Environment:
         if self.parameter is not None:
             m = environment[self.parameter.name]
             for name in self.affine:
-                if name != "environment":
+                if name in self.outputs:
                     value = averages[f"{name}|c"] + averages[name] @ m
                     found[name] = value if open_spaces(self.outputs[name]) else np.asarray(value).reshape(())
         return found
@@ -161,35 +246,140 @@ class Environment:
     # --------------------------------------------------------------------------------------------- solving
 
     def coordinates(self, values: Values) -> Coordinates:
+        """One site as a vector; under a shared law the prior is that of a field which nothing is learned of."""
+        unlearned = {v: law.unlearned for v, law in self.shared.items()}
         shapes, scales = [], []
         for f, precision in self.closure.prior_precisions.items():
             shape = tuple(int(values[space.size.name]) for space in f.spaces)
-            number = precision.xreplace({symbol: sp.Float(values[symbol.name]) for symbol in precision.free_symbols})
             shapes.append(shape)
-            scales.append(np.full(int(np.prod(shape)), float(number)**-0.5))
+            scales.append(np.full(int(np.prod(shape)), number(precision.xreplace(unlearned), values)**-0.5))
         return Coordinates(tuple(shapes), np.concatenate(scales))
 
-    def on_grid(self, values: Values, tolerance: float = 1e-11, limit: int = 2000) -> Ensemble:
-        """By quadrature, iterated with damping until the environment reproduces itself."""
-        sampler = Grid(self.coordinates(values))
+    def _averages(self, sampler: Grid | Particles, statics: Any, precisions: Mapping[str, Precision],
+                  environment: Mapping[str, Array]) -> dict[str, Array]:
+        """All that the next environment is made of, under the law in this one."""
+        found = self.averages(sampler.fields, sampler.weights, statics)
+        for name, law in precisions.items():
+            found |= law.averages(sampler, environment[name])
+        return found
+
+    def _minimised(self, values: Values, start: Ensemble | None) -> Ensemble:
+        """The minimum of a convex potential, with ln Z to one loop about it."""
+        assert self.parameter is not None
+        name, first = self.parameter.name, None
+        if start is not None:
+            before = start.environment or self._solve(
+                self.averages(start.sampler.fields, start.sampler.weights, self.statics.bind(values)))
+            first = before[name] if np.shape(before[name]) == np.shape(values["y"]) else None
+        found = minimise(self, values, first)
+        environment, sampler = {name: found.point}, found.sampler
+        averages = self.averages(sampler.fields, sampler.weights, self.statics.bind(values))
+        direct = self._direct(values | self.at_other_data(averages, environment), environment, sampler)
+        return Ensemble(environment, self.read(averages, environment, direct), found.residual, sampler,
+                        sampler.log_integral, log_partition=found.log_partition)
+
+    def on_grid(self, values: Values, tolerance: float = 1e-11, limit: int = 2000,
+                start: Ensemble | None = None) -> Ensemble:
+        """By quadrature, iterated with damping until the environment reproduces itself.
+
+        It begins with the prior, or with the law and the environment of another solution.  Where the environment is
+        the minimum of a convex potential, it is minimised instead (:mod:`.convex`).
+        """
+        if self.closure.convex and number(self.closure.potential.stiffness, values) > 0:
+            return self._minimised(values, start)
+        coordinates, precisions = self.coordinates(values), self.precisions(values)
+        sampler = StretchedGrid(coordinates, np.eye(coordinates.size))
         statics = self.statics.bind(values)
-        averages = self.averages(sampler.fields, sampler.weights, statics)
-        environment, residual, weight = self.solve(averages), np.inf, 0.5
-        for _ in range(limit):
+        first = sampler if start is None else start.sampler
+        environment = self._solve(self.averages(first.fields, first.weights, statics)) | {
+            name: np.full(law.shape, law.unlearned) if start is None else law.plain(first)
+            for name, law in precisions.items()}
+        if start is not None:
+            fits = self._fits(start, environment)
+            environment |= {k: v for k, v in start.environment.items() if k in precisions or fits}
+        for k in range(STRETCHES):
+            environment, new, residual = self._settled(values, sampler, precisions, environment, tolerance, limit)
+            if sampler.outside < RIM:
+                break
+            sampler = sampler.wider(1.25**k)
+        else:
+            raise NotConverged(BEYOND, sampler.outside)
+        for name, law in precisions.items():
+            law.check(environment[name])
+        direct = self._direct(values | self.at_other_data(new, environment), environment, sampler)
+        return Ensemble(environment, self.read(new, environment, direct), residual, sampler, sampler.log_integral)
+
+    def _settled(self, values: Values, sampler: Grid, precisions: Mapping[str, Precision],
+                 environment: dict[str, Array], tolerance: float,
+                 limit: int) -> tuple[dict[str, Array], dict[str, Array], float]:
+        """On these nodes the environment that reproduces itself, the averages under it, and how well.
+
+        Damped iteration; where it does not contract (the environment answers a change of the law by many times as
+        much) and the unknowns are few, Newton's method takes over.
+        """
+        statics = self.statics.bind(values)
+
+        def under(environment: dict[str, Array]) -> tuple[dict[str, Array], float]:
+            if precisions:
+                sampler.rescale(fit(sampler.coordinates, precisions, environment))
             sampler.update(self.dynamics.bind(values | environment))
-            new = self.averages(sampler.fields, sampler.weights, statics)
-            change = self.environment_change(new, environment)
+            new = self._averages(sampler, statics, precisions, environment)
+            return new, self.environment_change(new, environment, precisions)
+
+        averages: dict[str, Array] = {}
+        residual, weight, earlier = np.inf, 0.5, np.inf
+        for t in range(limit):
+            new, change = under(environment)
             if change > 2 * residual:
                 weight = max(weight / 2, 0.01)
             residual = change
             if residual < tolerance:
-                break
+                return environment, new, residual
+            if t % PATIENCE == PATIENCE - 1:
+                if residual > 0.1 * earlier and not precisions:
+                    root = self._root(environment, new, lambda e: under(e)[0])
+                    if root is not None:
+                        environment = root
+                        new, residual = under(environment)
+                        return environment, new, residual
+                earlier = residual
+            averages = averages or new
             averages = {key: (1 - weight) * averages[key] + weight * value for key, value in new.items()}
-            environment = self.solve(averages)
+            environment = self.solve(averages, precisions, environment)
+        raise NotConverged("the environment of one site does not settle under quadrature", residual)
+
+    def _root(self, environment: dict[str, Array], averages: dict[str, Array],
+              under: Callable[[dict[str, Array]], dict[str, Array]]) -> dict[str, Array] | None:
+        """The environment that reproduces itself by Newton's method; None for more unknowns than it is made for.
+
+        The unknowns are m, or the mean form that C is made of.
+        """
+        if self.parameter is not None:
+            name = self.parameter.name
+            start = np.ravel(environment[name])
+
+            def made(x: Array) -> dict[str, Array]:
+                return {name: x}
+
+            def read(found: Mapping[str, Array]) -> Array:
+                return np.ravel(self.solve(found)[name])
         else:
-            raise NotConverged("the environment of one site does not settle under quadrature", residual)
-        direct = self._direct(values, environment, sampler)
-        return Ensemble(environment, self.read(new, environment, direct), residual, sampler, sampler.log_integral)
+            form = averages["environment"]
+            upper = np.triu_indices(len(form))
+            start = form[upper]
+
+            def made(x: Array) -> dict[str, Array]:
+                C = np.zeros_like(form)
+                C[upper] = x
+                return self._solve(averages | {"environment": C + np.triu(C, 1).T})
+
+            def read(found: Mapping[str, Array]) -> Array:
+                return ((found["environment"] + found["environment"].T) / 2)[upper]
+        if start.size > UNKNOWNS:
+            return None
+        scale = max(float(np.abs(start).max()), 1e-300)
+        found = newton_system(lambda x: read(under(made(scale * x))) / scale - x, start / scale)
+        return made(scale * found.values)
 
     def _direct(self, values: Values, environment: Mapping[str, Array], sampler: Grid) -> dict[str, Array]:
         if self.direct is None:
@@ -198,35 +388,65 @@ class Environment:
         found = run(sampler.fields)
         return {key: np.tensordot(sampler.weights, value, 1) for key, value in found.items()}
 
-    def with_particles(self, values: Values, effort: Effort, seed: np.random.SeedSequence) -> Ensemble:
-        """By particles, from draws of the prior."""
-        sampler = Particles(self.coordinates(values), effort.particles, seed)
+    def with_particles(self, values: Values, effort: Effort, seed: np.random.SeedSequence,
+                       start: Ensemble | None = None) -> Ensemble:
+        """By particles, from draws of the prior; or from where the particles of another solution ended.
+
+        ``start`` may have been solved at other values, with other samples or another number of particles.  Its
+        environment is kept for the first ``HELD`` sweeps where it is of the same shape, until averages over the
+        moved particles replace it.
+        """
+        sampler, precisions = Particles(self.coordinates(values), effort.particles, seed), self.precisions(values)
+        settle = effort.settle or (150 if precisions else 100)
+        if start is not None:
+            sampler.begin(start.sampler)
         statics = self.statics.bind(values)
         averages = self.averages(sampler.fields, sampler.weights, statics)
-        environment = self.solve(averages)
-        for t in range(effort.settle + effort.average):
+        environment, held = self._solve(averages), 0
+        for name, law in precisions.items():
+            environment[name] = np.full(law.shape, law.unlearned) if start is None else law.plain(sampler)
+        if start is not None:
+            kept = {k: v for k, v in start.environment.items() if k in precisions or self._fits(start, environment)}
+            environment, held = environment | kept, min(HELD, settle - 1) if kept else 0
+        halfway: list[Array] = []
+        for t in range(settle + effort.average):
+            if t == settle + effort.average // 2:
+                halfway = self.parts(environment)
             sampler.update(self.dynamics.bind(values | environment))
-            weight = max(0.1, 1 / (t + 2)) if t < effort.settle else 1 / (t - effort.settle + 10)
-            new = self.averages(sampler.fields, sampler.weights, statics)
-            averages = {key: averages[key] + weight * (value - averages[key]) for key, value in new.items()}
-            environment = self.solve(averages)
+            weight = max(0.1, 1 / (t + 2)) if t < settle else 1 / (t - settle + 10)
+            new = self._averages(sampler, statics, precisions, environment)
+            averages = {key: (value if key not in averages else averages[key] + weight * (value - averages[key]))
+                        for key, value in new.items()}
+            if t >= held:
+                renew = t % RENEWED == 0 or t == settle + effort.average - 1
+                rate = None if self.parameter is not None else FOLLOW * min(1.0, 10 * weight)
+                environment = self.solve(averages, precisions, environment, renew=renew, rate=rate)
         sampler.adapting = False
         bound = self.dynamics.bind(values | environment)
-        direct = None if self.direct is None else self.direct.bind(values | environment)
+        beside = self.at_other_data(averages, environment)
+        direct = None if self.direct is None else self.direct.bind(values | environment | beside)
         total: dict[str, Array] = {}
         sums: dict[str, Array] = {}
         for _ in range(effort.measure):
             sampler.update(bound)
-            for key, value in self.averages(sampler.fields, sampler.weights, statics).items():
+            for key, value in self._averages(sampler, statics, precisions, environment).items():
                 total[key] = total.get(key, 0.0) + value / effort.measure
             if direct is not None:
                 for key, value in direct(sampler.fields).items():
                     sums[key] = sums.get(key, 0.0) + np.tensordot(sampler.weights, value, 1) / effort.measure
-        residual = self.environment_change(total, environment)
+        for name, law in precisions.items():
+            law.check(environment[name])
+        misses, ended = self.misses(total, environment, precisions), self.parts(environment)
+        drift = [(b - a) / size for a, b, size in zip(halfway, ended, self._sizes(ended), strict=True)]
+        residual = float(np.sqrt(sum(np.sum(miss**2) for miss in misses)))
         share = effort.average / (effort.average + effort.measure)
         both = {key: share * averages[key] + (1 - share) * value for key, value in total.items()}
-        final = self.solve(both) if self.parameter is not None else environment
-        return Ensemble(final, self.read(both, final, sums), residual, sampler)
+        final = self.solve(both, precisions, environment) if self.parameter is not None else environment
+        return Ensemble(final, self.read(both, final, sums), residual, sampler, misses=misses, drift=drift)
+
+    def _fits(self, start: Ensemble, environment: Mapping[str, Array]) -> bool:
+        old, new = ({k: np.shape(v) for k, v in found.items()} for found in (start.environment, environment))
+        return old == new
 
 
 __all__ = ["Effort", "Ensemble", "Environment"]

@@ -65,6 +65,7 @@ class Grid:
         self.coordinates = coordinates
         self.weights = np.full(len(self.points), 1 / len(self.points))
         self.log_integral = np.nan
+        self.force = np.zeros_like(self.points)
         self.start(self.log_volume - (self.points**2).sum(axis=1) / 2)
 
     def start(self, logs: Array) -> None:
@@ -78,7 +79,14 @@ class Grid:
         return self.coordinates.split(self.points)
 
     def update(self, run: Bound) -> None:
-        self.start(self.log_volume - run(self.fields)["energy"])
+        found = run(self.fields)
+        self.force = gradients(found, self.coordinates)
+        self.start(self.log_volume - found["energy"])
+
+    def rescale(self, coordinates: Coordinates) -> None:
+        """The same nodes in other units of the prior."""
+        self.log_volume = self.log_volume + np.log(coordinates.scales / self.coordinates.scales).sum()
+        self.coordinates = coordinates
 
 
 def reduce_product(arrays: Sequence[Array]) -> Array:
@@ -98,8 +106,18 @@ class Particles:
         self.coordinates, self.step, self.adapting = coordinates, step, True
         self.points = self.rng.standard_normal((count, coordinates.size))
         self.weights = np.full(count, 1 / count)
+        self.force = np.zeros_like(self.points)
         self.accepted: list[float] = []
         self.energies: list[Array] = []
+
+    def begin(self, other: Grid | Particles) -> None:
+        """Take the places of another solution's particles, drawn with replacement where there are not as many."""
+        count = len(self.points)
+        chosen = np.arange(count)
+        if len(other.points) != count or isinstance(other, Grid):
+            chosen = self.rng.choice(len(other.points), size=count, p=other.weights)
+        self.points = other.points[chosen] * (other.coordinates.scales / self.coordinates.scales)
+        self.step = getattr(other, "step", self.step)
 
     @property
     def fields(self) -> list[Array]:
@@ -108,7 +126,8 @@ class Particles:
     def update(self, run: Bound) -> None:
         """One sweep: ``LEAPS`` leapfrog steps and an accept/reject test for every particle."""
         rng, x = self.rng, self.points
-        energy, force = self._at(run, x)
+        energy, at_x = self._at(run, x)
+        force = at_x
         momentum = rng.standard_normal(x.shape)
         before = energy + (momentum**2).sum(axis=1) / 2
         step = self.step * rng.uniform(0.6, 1.4, (len(x), 1))
@@ -120,7 +139,7 @@ class Particles:
         with np.errstate(over="ignore", invalid="ignore"):
             change = before - proposed - (p**2).sum(axis=1) / 2
             accept = rng.random(len(x)) < np.exp(np.minimum(change, 0.0))  # a NaN is refused
-        self.points = np.where(accept[:, None], y, x)
+        self.points, self.force = np.where(accept[:, None], y, x), np.where(accept[:, None], force, at_x)
         rate = float(accept.mean())
         if self.adapting:
             self.step = float(np.clip(self.step * np.exp(0.3 * (rate - ACCEPTANCE)), 1e-4, 1.0))
@@ -130,7 +149,12 @@ class Particles:
 
     def _at(self, run: Bound, x: Array) -> tuple[Array, Array]:
         found = run(self.coordinates.split(x))
-        return found["energy"], self.coordinates.join([found[key] for key in sorted(found) if key != "energy"])
+        return found["energy"], gradients(found, self.coordinates)
+
+
+def gradients(found: dict[str, Array], coordinates: Coordinates) -> Array:
+    """Of the energy, in whitened coordinates."""
+    return coordinates.join([found[key] for key in sorted(found) if key != "energy"])
 
 
 __all__ = ["Coordinates", "Grid", "Particles"]

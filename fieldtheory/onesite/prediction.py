@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,25 +13,71 @@ import sympy as sp
 import xarray as xr
 from threadpoolctl import threadpool_limits
 
+from fieldtheory.dataset import Dataset
 from fieldtheory.errors import BadInput, NotConverged, UnknownName
-from fieldtheory.microscopic import BIAS_PARAMETER, HYPERPARAMETERS
+from fieldtheory.microscopic import ARD_PARAMETERS, BIAS_PARAMETER, HYPERPARAMETERS
 from fieldtheory.network import Network
 from fieldtheory.onesite.batches import Batch
+from fieldtheory.onesite.clusters import SELF_PAIRS, environment_of
+from fieldtheory.onesite.convex import escaping
 from fieldtheory.onesite.environment import Effort, Ensemble, Environment
+from fieldtheory.onesite.evidence import log_integral
 from fieldtheory.onesite.particles import Grid, Particles
 from fieldtheory.symbolic.fields import open_spaces
 from fieldtheory.symbolic.siteclosure import SiteClosure
-from fieldtheory.tasks import Dataset
 
 Array = np.ndarray
+Start = Callable[[Environment, dict[str, Any], int], "list[Ensemble | None]"]
+"""Where ensembles begin, from the equations, the values and their number; None is the prior."""
 
 REPORTED = {"output": "mean_output", "test_output": "test_output", "readout_norm": "readout_norm",
-            "discrepancy_along_target": "discrepancy_along_target"}
+            "discrepancy_along_target": "discrepancy_along_target", "precision": "precision",
+            "weight_second_moment": "weight_second_moment", "test_output_squared": "test_output_squared"}
 """Quantities of a network by the name of their average in a prediction."""
+SQUARED = "test_output_squared"
+VARIANCES = {"output_variance": "sample", "test_output_variance": "test"}
+"""On request: ⟨f²⟩ - ⟨f⟩² at the samples and at the test inputs, by where they are."""
+BOUND = "log_evidence_bound"
+"""N ln ∫e^{-s} for independent sites."""
 MIXED = 400.0
 """Effective samples of the energy below which particles count as not mixing."""
+DRIFT = 2.5
+"""Standard errors that the mean move of many ensembles may be from zero; more for few."""
 INVISIBLE = 1e-20
 """The share of a target that features drawn from the prior hold, below which they cannot express it."""
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A solution by independent ensembles, with the values it was found at; other solutions may start from it."""
+
+    environment: Environment
+    values: dict[str, Any]
+    ensembles: list[Ensemble]
+    names: tuple[str, ...]
+    """What was asked for."""
+    test_points: int
+    """How many of the inputs at which the output was observed are test inputs; the samples follow, if needed."""
+
+    def draws(self, name: str) -> Array:
+        """An output of every ensemble, ensembles first."""
+        if name == "relevance":
+            moments = self.draws("weight_second_moment")
+            return moments / moments.mean(axis=-1, keepdims=True)
+        if name in VARIANCES:
+            f, square = (np.array([e.outputs[key] for e in self.ensembles]) for key in ("test_output", SQUARED))
+            part = slice(0, self.test_points) if VARIANCES[name] == "test" else slice(self.test_points, None)
+            return square[:, part] - f[:, part]**2
+        found = np.array([ensemble.outputs[name] for ensemble in self.ensembles])
+        return found[:, :self.test_points] if name == "test_output" else found
+
+    def average(self, name: str) -> tuple[Array, Array]:
+        """Mean and Monte-Carlo standard error over the ensembles; 0 by quadrature."""
+        draws = self.draws(name)
+        if not np.all(np.isfinite(draws)):
+            raise NotConverged(f"{name} is not finite", max(ensemble.residual for ensemble in self.ensembles))
+        error = draws.std(axis=0, ddof=1) / np.sqrt(len(draws)) if len(draws) > 1 else np.zeros_like(draws[0])
+        return draws.mean(axis=0), error
 
 
 class SitePredictor:
@@ -42,14 +89,29 @@ class SitePredictor:
     def __init__(self, closure: SiteClosure, observables: Mapping[str, sp.Expr]) -> None:
         self.closure = closure
         self.observables = {REPORTED[name]: expr for name, expr in observables.items() if name in REPORTED}
-        self._environments: dict[bool, Environment] = {}
+        self._environments: dict[tuple[bool, bool], Environment] = {}
 
-    def environment(self, with_test: bool = True) -> Environment:
+    def environment(self, with_test: bool = True, with_squares: bool = False) -> Environment:
         """The equations, planned; without test points the quantities there are left out."""
-        if with_test not in self._environments:
-            outputs = {name: expr for name, expr in self.observables.items() if with_test or name != "test_output"}
-            self._environments[with_test] = Environment(self.closure, outputs, projections=with_test)
-        return self._environments[with_test]
+        key = with_test, with_squares
+        if key not in self._environments:
+            left_out = {name for name, wanted in (("test_output", with_test), (SQUARED, with_squares)) if not wanted}
+            outputs = {name: expr for name, expr in self.observables.items() if name not in left_out}
+            self._environments[key] = environment_of(self.closure)(self.closure, outputs, projections=with_test)
+        return self._environments[key]
+
+    @property
+    def outputs(self) -> dict[str, tuple[str, ...]]:
+        """Everything that can be asked for, by its dimensions."""
+        found = {name: tuple(space.name for space in open_spaces(expr)) for name, expr in self.observables.items()
+                 if name != SQUARED}
+        if self.closure.step.rule == "decouple":
+            found[BOUND] = ()
+        if "weight_second_moment" in found:
+            found["relevance"] = found["weight_second_moment"]
+        if SQUARED in self.observables:
+            found |= {name: (place,) for name, place in VARIANCES.items()}
+        return found
 
     def values(self, net: Network, data: Dataset, width: int | None) -> dict[str, Any]:
         """Every symbol and datum by the name it has in the expressions."""
@@ -61,9 +123,17 @@ class SitePredictor:
             raise BadInput("noise_variance", 0, "a positive number: the law of one site is singular without noise")
         found: dict[str, Any] = {"N": float(N), "g": net.effective_readout_variance(N), "s": s,
                                  "P": float(data.samples), "D": float(data.X.shape[1]), "X": data.X, "y": data.y}
+        ard = net.precision_prior(data.X.shape[1])
+        if ard is not None:
+            found |= dict(zip(ARD_PARAMETERS.values(), ard, strict=True))
+            if not 1e-12 < (size := float((data.X**2).sum(axis=1).mean()) * ard[1] / ard[0]) < 1e12:
+                raise BadInput("prior.beta0", ard[1], "a number for which the precision alpha0/beta0 does not diverge: "
+                               f"under this prior w.x has variance {size:.2g}")
         given = {symbol: name for name, symbol in HYPERPARAMETERS.items()} | {BIAS_PARAMETER: "bias_variance"}
         for symbol, name in given.items():
             value = getattr(net, name)
+            if value is None and name == "weight_variance" and ard is not None:
+                continue  # the prior of the precisions sets the size of the weights
             if value is None:
                 raise BadInput(name, None, "a number (it is still a symbol)")
             found[symbol] = float(value)
@@ -71,11 +141,42 @@ class SitePredictor:
             found["X_*"] = data.X_test
         return found
 
+    def solve(self, net: Network, data: Dataset, width: int | None, wanted: Sequence[str] | None, effort: Effort,
+              start: Start | None = None) -> Solved:
+        """Solve the equations on data, every ensemble on its own; ``start`` says where each of them begins."""
+        with_test = data.X_test is not None
+        known = self.outputs
+        for name in wanted or ():
+            if name in VARIANCES and name not in known:
+                raise BadInput("outputs", name, "an output that the theory derives: it has no second moment of the "
+                               "output (" + ", ".join(known) + ")")
+            if name not in known:
+                raise UnknownName("outputs", name, known)
+            if "test" in known[name] and not with_test:
+                raise BadInput("outputs", name, "data with test inputs, X_test")
+        names = tuple(name for name, places in known.items() if (with_test or "test" not in places)
+                      and (name not in (*VARIANCES, BOUND) if wanted is None else name in wanted))
+        values, squares = self.values(net, data, width), bool(VARIANCES.keys() & set(names))
+        if "output_variance" in names:  # at the samples, as at other inputs
+            values["X_*"] = np.concatenate([values["X_*"], data.X]) if with_test else data.X  # type: ignore[list-item]
+        environment = self.environment(with_test or squares, squares)
+        count = effort.ensembles if environment.coordinates(values).size > Grid.dimensions else 1
+        begin = [None] * count if start is None else start(environment, values, count)
+        if count == 1:
+            ensembles = [environment.on_grid(values, start=begin[0])]
+        else:
+            seeds = np.random.SeedSequence(effort.seed).spawn(count)
+            with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+                ensembles = list(pool.map(lambda seed, first: environment.with_particles(values, effort, seed, first),
+                                          seeds, begin))
+        return Solved(environment, values, ensembles, names, 0 if data.X_test is None else len(data.X_test))
+
     def predict(self, net: Network, data: Dataset, width: int | None, wanted: list[str] | None,
-                effort: Effort) -> xr.Dataset:
+                effort: Effort, start: Start | None = None) -> xr.Dataset:
         """Averages over one site's law, each with its Monte-Carlo error as ``<name>_mcse`` (0 by quadrature).
 
-        By quadrature and for independent sites also ``log_evidence_bound``, N ln ∫e^{-s} ≤ ln Z.
+        By quadrature and for independent sites also ``log_evidence_bound``, N ln ∫e^{-s} ≤ ln Z, which particles
+        integrate on request (twice the time); about a saddle ``log_evidence`` to one loop.
 
         Raises
         ------
@@ -83,34 +184,29 @@ class SitePredictor:
             If a result is not finite, or quadrature does not settle.  Particles that do not settle, or do not mix, say
             so in the attribute ``status``.
         """
-        with_test = data.X_test is not None
-        environment, values = self.environment(with_test), self.values(net, data, width)
-        available = [name for name in self.observables if with_test or name != "test_output"]
-        for name in wanted or ():
-            if name not in self.observables:
-                raise UnknownName("outputs", name, self.observables)
-        names = [name for name in available if wanted is None or name in wanted]
-        coordinates = environment.coordinates(values)
-        if coordinates.size <= Grid.dimensions:
-            ensembles = [environment.on_grid(values)]
-        else:
-            seeds = np.random.SeedSequence(effort.seed).spawn(effort.ensembles)
-            with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
-                ensembles = list(pool.map(lambda seed: environment.with_particles(values, effort, seed), seeds))
+        return self.report(self.solve(net, data, width, wanted, effort, start), data)
+
+    def report(self, solved: Solved, data: Dataset) -> xr.Dataset:
+        """A solution as variables with their errors, certificates and status."""
+        environment, ensembles, values = solved.environment, solved.ensembles, solved.values
         variables: dict[str, Any] = {}
-        for name in names:
-            draws = np.array([ensemble.outputs[name] for ensemble in ensembles])
-            if not np.all(np.isfinite(draws)):
-                raise NotConverged(f"{name} is not finite", max(ensemble.residual for ensemble in ensembles))
-            dims = tuple(space.name for space in open_spaces(self.observables[name]))
-            variables[name] = (dims, draws.mean(axis=0))
-            error = draws.std(axis=0, ddof=1) / np.sqrt(len(draws)) if len(draws) > 1 else np.zeros_like(draws[0])
-            variables[f"{name}_mcse"] = (dims, error)
+        for name in solved.names:
+            if name == BOUND:
+                continue
+            mean, error = solved.average(name)
+            variables |= {name: (self.outputs[name], mean), f"{name}_mcse": (self.outputs[name], error)}
         if environment.parameter is not None and ensembles[0].sampler.exact:
-            variables["log_evidence_bound"] = ((), values["N"] * ensembles[0].log_integral)
-        attributes, status = self._certificates(environment, ensembles)
-        if with_test and data.y_test is not None:
-            share = self.visibility(environment, ensembles, values, data)
+            saddle = self.closure.step.rule == "site_saddle"
+            name = "log_evidence" if saddle else BOUND
+            variables[name] = ((), ensembles[0].log_partition if saddle else values["N"] * ensembles[0].log_integral)
+        elif BOUND in solved.names:
+            found = [log_integral(environment, values, one, k) for k, one in enumerate(ensembles)]
+            bounds = values["N"] * np.array(found)
+            variables[BOUND] = ((), bounds.mean())
+            variables[f"{BOUND}_mcse"] = ((), bounds.std(ddof=1) / np.sqrt(len(bounds)))
+        attributes, status = self.certificates(solved)
+        if data.X_test is not None and data.y_test is not None:
+            share = self.visibility(environment, ensembles, values | {"X_*": data.X_test}, data)
             attributes["target_visibility"] = share
             if share < INVISIBLE:
                 status.append("the features of this activation have no overlap with the target at the test points: the "
@@ -118,21 +214,43 @@ class SitePredictor:
         attributes["status"] = "; ".join(status) or "converged"
         return xr.Dataset(variables, attrs=attributes)
 
-    def _certificates(self, environment: Environment, ensembles: list[Ensemble]) -> tuple[dict[str, Any], list[str]]:
+    @staticmethod
+    def certificates(solved: Solved) -> tuple[dict[str, Any], list[str]]:
         """How well the environment reproduces itself, against how far independent ensembles differ."""
+        environment, ensembles = solved.environment, solved.ensembles
         residual = float(np.sqrt(np.mean([ensemble.residual**2 for ensemble in ensembles])))
         attributes: dict[str, Any] = {"residual": residual, "ensembles": len(ensembles)}
+        status: list[str] = []
+        if environment.closure.convex:
+            attributes["uniqueness"] = "the only solution: its potential is strictly convex"
+            lost = max(escaping(environment, solved.values, one.environment, one.sampler) for one in ensembles)
+            if lost > 0:
+                status.append(f"not converged: the integral over one site diverges along {lost:.2g} of the directions "
+                              "looked at; the solution, which exists, is elsewhere (effort: more particles or sweeps)")
         if ensembles[0].sampler.exact:
-            return attributes | {"averages": "quadrature"}, []
+            return attributes | {"averages": "quadrature"}, status
         spread = environment.spread(ensembles)
         particles = [ensemble.sampler for ensemble in ensembles if isinstance(ensemble.sampler, Particles)]
         ess = sum(effective_samples(np.array(sampler.energies)) for sampler in particles)
         accepted = float(np.mean([sampler.accepted for sampler in particles]))
         attributes |= {"averages": "particles", "spread": spread, "particle_ess": ess, "acceptance": accepted}
-        status = []
+        if getattr(environment, "loops", 0):
+            alone = max(ensemble.self_pairs for ensemble in ensembles)
+            attributes["self_pairs"] = alone
+            if alone > SELF_PAIRS:
+                status.append(f"not converged: {alone:.0%} of the chains of pairs lead from a particle to itself: "
+                              "there are too few particles for so many samples, and the correction is biased (loops=0)")
+        if environment.several(ensembles):
+            status.append("not converged: ensembles ended with different precisions, perhaps in different solutions "
+                          "(start: one of them at a time)")
         if residual > 4 * spread:
             status.append(f"not converged: the environment still moves by {residual:.2g}, ensembles differ by "
-                          f"{spread:.2g} (effort: more sweeps to settle)")
+                          f"{spread:.2g} (effort: more sweeps to settle and to average)")
+        drift = max(_together([one.drift for one in ensembles]), _together([one.misses for one in ensembles]))
+        attributes["drift"] = drift
+        if drift > DRIFT * np.sqrt(1 + 4 / (len(ensembles) - 1)**2):
+            status.append(f"not converged: all ensembles drift the same way, by {drift:.1f} times their standard error "
+                          "(effort: more sweeps to settle and to average)")
         if ess < MIXED or accepted < 0.3:
             status.append(f"not converged: the particles do not mix ({ess:.0f} effective samples of the energy, "
                           f"acceptance {accepted:.2f}; effort: more particles or sweeps)")
@@ -158,6 +276,19 @@ class SitePredictor:
         return float(overlap.mean() * len(data.y_test))
 
 
+def _together(moves: Sequence[Sequence[Array]]) -> float:
+    """The mean over ensembles of how an environment moves, relative to its standard error: the largest of its parts.
+
+    About 1 where each goes its own way; moves of many components are compared by their lengths.
+    """
+    found = []
+    for part in zip(*moves, strict=True):
+        x = np.array(part).reshape(len(part), -1)
+        error = float(np.sqrt(x.var(axis=0, ddof=1).sum() / len(x)))
+        found.append(float(np.linalg.norm(x.mean(axis=0))) / max(error, 1e-300))
+    return max(found, default=0.0)
+
+
 def effective_samples(energies: Array) -> float:
     """Effective samples of the energy of particles (sweep, particle), by Geyer's initial positive sequence."""
     sweeps, particles = energies.shape
@@ -175,4 +306,4 @@ def effective_samples(energies: Array) -> float:
     return sweeps * particles / time
 
 
-__all__ = ["SitePredictor", "effective_samples"]
+__all__ = ["SitePredictor", "Solved", "Start", "effective_samples"]

@@ -16,7 +16,7 @@ place of the mean, κ_T = c(r_T) with r_T the average of the screened form of on
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import comb, sqrt
 from typing import Any
@@ -53,7 +53,7 @@ from fieldtheory.symbolic.siteclosure import SiteClosure
 
 Array = np.ndarray
 
-PAIRS = 192
+PAIRS = 128
 """Nodes on which pairs are looked at; the cost grows as 2^D times the square and, less, the cube."""
 SAME = 1e-5
 """How far ln κ from two starts may differ if they are the same solution."""
@@ -380,17 +380,22 @@ class CollapsedPopulationTheory:
 
     def _pairs(self, equations: Equations, batch: ClassNodes, kappa: Array, variance: float, count: int,
                seed: int) -> PairSolution:
-        """The law with pairs, on some of the nodes, on which the law without them has the same eigenvalues."""
+        """The law with pairs: what they change on some of the nodes, added to the law without them on all."""
         if isinstance(count, bool) or not isinstance(count, int) or not 16 <= count <= len(batch.weights):
             raise BadInput("pairs", count, f"an integer from 16 to the number of nodes ({len(batch.weights)})")
         at, _ = equations.tilted(batch, kappa)
-        features = np.column_stack([batch.powers * np.atleast_1d(at.get("share", 1.0))[:, None], at["output"]])
+        forms = batch.powers * np.atleast_1d(at.get("share", 1.0))[:, None]
+        features = np.column_stack([forms[:, equations.target], forms.sum(axis=1), at["output"]])
         places, weights = chosen(batch.weights, at["tilt"], features, batch.overlap**2, count,
                                  np.random.default_rng(seed))
         few = ClassNodes(batch.points[places], weights, batch.overlap[places], batch.powers[places])
         D = few.points.shape[1]
         law = PairLaw(self.pairing, equations, few, self.overlaps(few.points, variance), classes(D, self.order))
-        return law.solve(kappa)
+        alone = equations.root(few, kappa).kappa
+        found = law.solve(alone)
+        output = found.output + equations.law(batch, kappa).output - equations.law(few, alone).output
+        return replace(found, output=output, kappa=found.kappa * np.where(alone > 0, kappa, 1.0)
+                       / np.where(alone > 0, alone, 1.0))
 
     def follow(self, input_dim: int, *, noise: Sequence[float] | None = None, samples: Sequence[float] | None = None,
                **given: Any) -> xr.Dataset:

@@ -101,7 +101,8 @@ class Form:
             raise RuleError("the quadratic form has no local part; it cannot be inverted")
         if not self.pairs:
             return Form(self.spaces, 1 / self.diag)
-        core = self._core().inv()
+        core = self._core()
+        core = core.adjugate() / core.det()  # of low rank: elimination would look for zeros in every entry
         pairs = tuple(
             (-sp.Add(*(core[a, b] * self.pairs[a][0] for a in range(len(self.pairs)))) / self.diag,
              self.pairs[b][1] / self.diag)

@@ -17,12 +17,26 @@ import sympy as sp
 from fieldtheory.errors import NotGaussian, RuleError
 from fieldtheory.symbolic.closures import Closure
 from fieldtheory.symbolic.features import SiteAverage
-from fieldtheory.symbolic.fields import Entry, SpaceSum, depends_on, distribute, tidy, variations, vary
+from fieldtheory.symbolic.fields import (
+    Entry,
+    SpaceSum,
+    depends_on,
+    distribute,
+    open_spaces,
+    pointwise_diff,
+    tidy,
+    variations,
+    vary,
+)
 from fieldtheory.symbolic.forms import hessian
+from fieldtheory.symbolic.potential import Potential, potential
 from fieldtheory.symbolic.rules import Step
 from fieldtheory.symbolic.saddle import EquationsOfState
 
 Pair = tuple[sp.Expr, sp.Expr]
+
+SINGLED_OUT = ("decouple", "cavity", "site_saddle")
+"""Rules that leave one site."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +74,60 @@ def _gathered(pairs: list[Pair]) -> tuple[Pair, ...]:
 
 
 @dataclass(frozen=True)
+class Shared:
+    r"""An order parameter v = ⟨n w²⟩ of one site's field w, whose prior has the precision ℓ(v), with 1/ℓ affine in v.
+
+    Averages of w² are noisy where w follows its prior, and v moves slowly there: ⟨w²⟩ = 1/ℓ(v).  The virial
+    theorem ⟨w ∂s/∂w⟩ = 1 says ⟨w²⟩ = (1 - ⟨x⟩)/ℓ, with the excess x = w ∂s/∂w - ℓ w² zero there.
+    """
+
+    closure: SiteClosure
+    parameter: Entry
+    body: sp.Expr
+
+    @cached_property
+    def field(self) -> Entry:
+        """w."""
+        moving = [f for f in self.closure.fields if depends_on(self.body, f)]
+        if len(moving) != 1 or open_spaces(self.number) or any(depends_on(self.number, f) for f in self.closure.fields):
+            raise RuleError(f"{self.parameter} is not an average of the square of one field of a site")
+        return moving[0]
+
+    @property
+    def number(self) -> sp.Expr:
+        """n."""
+        (moving,) = (f for f in self.closure.fields if depends_on(self.body, f))
+        return sp.cancel(self.body / moving**2)
+
+    @cached_property
+    def precision(self) -> sp.Expr:
+        """ℓ(v)."""
+        return self.closure.prior_precisions[self.field]
+
+    @cached_property
+    def excess(self) -> sp.Expr:
+        """x."""
+        return self.field * distribute(self.closure.gradients[self.field] - self.precision * self.field)
+
+    @cached_property
+    def inverse(self) -> tuple[sp.Expr, sp.Expr]:
+        """1/ℓ = constant + slope · v."""
+        v = self.parameter
+        slope = sp.cancel(pointwise_diff(1 / self.precision, v))
+        if depends_on(slope, v):
+            raise RuleError(f"the variance of {self.field} under its prior is not affine in {v}")
+        return sp.cancel((1 / self.precision).xreplace({v: sp.S.Zero})), slope
+
+    @cached_property
+    def unlearned(self) -> sp.Expr:
+        """v where w follows its prior: v = n/ℓ(v)."""
+        constant, slope = self.inverse
+        return sp.cancel(self.number * constant / (1 - self.number * slope))
+
+
+@dataclass(frozen=True)
 class SiteClosure(Closure):
-    """An action in the fields of one site, with the steps since the sites were singled out."""
+    """An action in the fields of one site, with the steps since one was singled out, or a hyperprior averaged over."""
 
     steps: tuple[Step, ...] = ()
 
@@ -72,16 +138,17 @@ class SiteClosure(Closure):
     @property
     def step(self) -> Step:
         """The one that singled a site out."""
-        return self.steps[0]
+        return next(step for step in self.steps if step.rule in SINGLED_OUT)
 
     @property
     def fields(self) -> tuple[Entry, ...]:
         return self.action.fields  # type: ignore[return-value]
 
-    def after(self, observable: sp.Expr) -> sp.Expr:
-        """An observable of the fields that the step left, in those left now."""
-        for step in self.steps[1:]:
-            observable = tidy(step.push(observable))
+    def after(self, observable: sp.Expr, step: Step | None = None) -> sp.Expr:
+        """An observable of the fields that a step left (the one that singled a site out), in those left now."""
+        found = [k for k, known in enumerate(self.steps) if known is (step or self.step)]
+        for later in self.steps[found[0] + 1:]:
+            observable = tidy(later.push(observable))
         return observable
 
     def average(self, observable: sp.Expr) -> sp.Expr:
@@ -102,9 +169,47 @@ class SiteClosure(Closure):
         return {m: self.after(body) for m, body in dict(self.step.details.get("order_parameters", {})).items()}
 
     @cached_property
+    def observed(self) -> dict[Entry, sp.Expr]:
+        """Order parameters at other data, likewise: what observables need of them."""
+        return {m: self.after(body) for m, body in dict(self.step.details.get("observed", {})).items()}
+
+    @cached_property
+    def shared(self) -> dict[Entry, Shared]:
+        """What the laws of shared fields depend on: order parameters that are plain averages over one site."""
+        found = {}
+        for step in self.steps:
+            if step.rule == "hyperprior":
+                ((v, coupled),) = dict(step.details["order_parameters"]).items()  # type: ignore[arg-type]
+                found[v] = Shared(self, v, self.after(coupled, step))
+        return found
+
+    @cached_property
     def kernel(self) -> tuple[Pair, ...]:
         """The mean quadratic form of the other sites as pairs, C_μν = Σ ⟨u_μ v_ν⟩."""
         return tuple((pair[0], pair[1]) for pair in self.step.details.get("kernel", ()))
+
+    @cached_property
+    def convex(self) -> bool:
+        """Whether the environment is the only stationary point of a convex potential, by the signs of its parts.
+
+        Read before any field of the site is integrated out: an integral of exponentials of convex functions is one.
+        """
+        alone = not self.step.details.get("others")  # populations with laws of their own are not convex together
+        if len(self.parameters) != 1 or self.shared or self.kernel or self.step.rule == "cavity" or not alone:
+            return False
+        try:
+            return self._potential(self.step.after.expr, self.step.after.fields).convex  # type: ignore[arg-type]
+        except RuleError:
+            return False
+
+    @cached_property
+    def potential(self) -> Potential:
+        """The potential of the environment, with its curvature in averages over the fields left."""
+        return self._potential(self.action.expr, self.fields)
+
+    def _potential(self, expr: sp.Expr, fields: tuple[Entry, ...]) -> Potential:
+        (m,) = self.parameters
+        return potential(expr, fields, m, self.step.details["space"].size)  # type: ignore[attr-defined]
 
     @cached_property
     def projections(self) -> dict[Entry, tuple[Pair, ...]]:
@@ -140,6 +245,7 @@ class SiteClosure(Closure):
     def equations(self) -> dict[str, sp.Eq]:
         """What the environment is, in averages over the law that it determines."""
         found = {m.name: sp.Eq(m, self.average(body), evaluate=False) for m, body in self.parameters.items()}
+        found |= {v.name: sp.Eq(v, self.average(law.body), evaluate=False) for v, law in self.shared.items()}
         if self.kernel:
             spectrum, basis = self.step.details["spectrum"], self.step.details["basis"]
             total = self.average(sp.Add(*(_in_basis(u, basis) * _in_basis(v, basis) for u, v in self.kernel)))
@@ -152,4 +258,4 @@ def _in_basis(vector: sp.Expr, basis: Entry) -> sp.Expr:
     return distribute(SpaceSum(basis * vector, basis.spaces[0]))
 
 
-__all__ = ["Affine", "SiteClosure", "affine"]
+__all__ = ["SINGLED_OUT", "Affine", "Shared", "SiteClosure", "affine"]

@@ -6,7 +6,7 @@ is singled out, M = g(θ) + M', and what it feels of the others is an average ov
 - :func:`decouple`: the best law of independent, identical sites.  It minimises F[q] = ⟨S⟩ + N ∫q ln q, so that
   q(θ) ∝ exp(-⟨S⟩_others), the average over the N-1 others being a polynomial in averages over one site.  With the
   constants of :func:`decouple` the one-site action s(θ) has F = -N ln ∫dθ e^{-s}, and ln Z ≥ -F.
-- :func:`cavity`: where the sites are coupled through a field that they share and that enters quadratically, the
+- :func:`.cavity.cavity`: where the sites are coupled through a field that they share and that enters quadratically, the
   others are replaced by the mean of their quadratic form, in its eigenbasis; the shared field stays.
 
 That N-1 others are left is what puts the factor 1 - 1/N beside an average, and that the site's own term in M² is not
@@ -36,15 +36,12 @@ from fieldtheory.symbolic.fields import (
     tidy,
     top_atoms,
     top_replace,
-    variations,
 )
-from fieldtheory.symbolic.forms import Pairs, gaussian, hessian
+from fieldtheory.symbolic.forms import Pairs
 from fieldtheory.symbolic.rules import FieldAction, Step, names_in, tex
 
 DIVERGENCE = sp.Symbol("D_KL", positive=True)
 """What the variational free energy exceeds the true one by: the relative entropy of the law kept to the exact law."""
-FLUCTUATION = sp.Symbol("delta_K", positive=True)
-"""The fluctuation of the other sites' quadratic form about its mean."""
 
 Bodies = tuple[sp.Expr, ...]
 
@@ -92,7 +89,7 @@ def unbundle(expr: sp.Expr) -> sp.Expr:
 
 
 @dataclass
-class _Sites:
+class Sites:
     """The sites of a space: their fields, what they are called on one site, and the averages met so far."""
 
     space: Space
@@ -104,7 +101,7 @@ class _Sites:
         self.single = {f: Entry(f.name, f.domain, tuple(s for s in f.spaces if s != self.space)) for f in self.fields}
 
     @classmethod
-    def of(cls, action: FieldAction, space: Space) -> _Sites:
+    def of(cls, action: FieldAction, space: Space) -> Sites:
         gone = tuple(f for f in action.fields if isinstance(f, Entry) and space in f.spaces)
         if not gone:
             raise RuleError(f"no field lives on {space.name}")
@@ -190,7 +187,7 @@ class _Sites:
         inner = self.on_one(sp.Mul(*inside))
         if inner not in self.named:
             spaces = sorted(open_spaces(inner), key=lambda space: space.name)
-            self.named[inner] = Entry(f"<{len(self.named)}>", "data", spaces)
+            self.named[inner] = Entry(f"<{len(self.named)} on {self.space.name}>", "data", spaces)
         return outside * self.named[inner] / self.space.size
 
     def partitions(self, bodies: Bodies) -> Iterator[tuple[int, sp.Expr]]:
@@ -212,12 +209,13 @@ class _Sites:
             total += N * self.on_one(sp.Mul(*bodies)) if count == 1 else sp.ff(N, count) * product
         return total
 
-    def one_site(self, bodies: Bodies) -> sp.Expr:
+    def one_site(self, bodies: Bodies, elsewhere: int = 0, share: sp.Expr = sp.S.One) -> sp.Expr:
         """⟨Π_a M_a⟩_others - (1 - 1/N)⟨Π_a M_a⟩: a monomial's part in the one-site action.
 
         With M_a = g_a + M'_a, subsets A of the factors are of the site itself and the rest is averaged.  The terms
         without the site combine to -(b-1) (N-1)(N-2)…(N-b+1) for b different sites, so that averages over a single
-        one cancel.
+        one cancel.  Of the b sites some may be ``elsewhere``, in other populations; these terms are the same for
+        every site then, and ``share`` is this population's part of all sites.
         """
         N = self.space.size
         total = sp.S.Zero
@@ -228,8 +226,23 @@ class _Sites:
             for count, product in self.partitions(rest):
                 if own:
                     total += mine * sp.ff(N - 1, count) * product
-                elif count != 1:
-                    total += (1 - count) * (sp.ff(N - 1, count - 1) if count else 1 / N) * product
+                elif count + elsewhere != 1:
+                    total += (1 - count - elsewhere) * share * (sp.ff(N - 1, count - 1) if count else 1 / N) * product
+        return total
+
+    def averaged(self, expr: sp.Expr, then: Callable[[sp.Expr, int], sp.Expr]) -> sp.Expr:
+        """⟨expr⟩ over independent sites with every average named; ``then`` is given each term and its count of sites.
+
+        The rest of a term, which may hold other populations, goes through ``then`` with it.
+        """
+        total = sp.S.Zero
+        for coefficient, bodies in self.monomials(distribute(expr)):
+            if isinstance(bodies, SpaceSum):
+                inner = self.averaged(bodies.body, then)
+                total += coefficient * SpaceSum(inner, bodies.space)
+            else:
+                for count, product in self.partitions(bodies):
+                    total += then(coefficient * sp.ff(self.space.size, count) * product, count)
         return total
 
     def map(self, expr: sp.Expr, function: Callable[[Bodies], sp.Expr]) -> sp.Expr:
@@ -243,7 +256,8 @@ class _Sites:
         return total
 
 
-def _fresh(action: FieldAction, names: Sequence[str]) -> None:
+def check_fresh(action: FieldAction, names: Sequence[str]) -> None:
+    """Refuse a name that is in use, or is given twice."""
     used = names_in(action.expr, *action.fields, *action.definitions)
     for name in names:
         if name in used:
@@ -251,14 +265,21 @@ def _fresh(action: FieldAction, names: Sequence[str]) -> None:
         used.add(name)
 
 
-def decouple(action: FieldAction, space: Space, names: Sequence[str]) -> Step:
+def decouple(action: FieldAction, space: Space, names: Sequence[str], *,
+             others: Mapping[Space, Sequence[str]] | None = None,
+             projections: Mapping[Entry, str] | None = None) -> Step:
     r"""The best law of independent, identical sites, as the action s(θ) of one site.
 
     s(θ) = ⟨S⟩_others - (1 - 1/N) ⟨S⟩, each average a polynomial in averages over one site.  Those that remain are
     order parameters, N ⟨g⟩, called by ``names``; ``details["order_parameters"]`` says of which g.  The variational
     free energy is F = -N ln ∫dθ e^{-s}, stationary at their self-consistent values, and -ln Z ≤ F; the difference is
     the relative entropy of the product law to the exact one (the remainder).  Observables that are polynomials in
-    sums over sites become N times an expression in one site, and order parameters.
+    sums over sites become N times an expression in one site, and order parameters; ``projections`` names what the
+    order parameter is at other data, such as test inputs, for observables that need it.
+
+    With ``others``, populations of sites with laws of their own, that are independent too, s(θ) is the action of one
+    site of ``space`` where their averages, called by the names given, are data.  Of all populations together
+    F = -Σ_p N_p ln ∫dθ e^{-s_p}.
 
     Raises
     ------
@@ -268,24 +289,51 @@ def decouple(action: FieldAction, space: Space, names: Sequence[str]) -> Step:
     BadInput
         If there are not as many order parameters as names; the message lists them.
     """
-    sites = _Sites.of(action, space)
-    shared = [f for f in action.fields if f not in sites.fields]
+    sites = Sites.of(action, space)
+    populations = [Sites.of(action, other) for other in others or {}]
+    gone = (*sites.fields, *(f for population in populations for f in population.fields))
+    shared = [f for f in action.fields if f not in gone]
     if shared:
         raise RuleError(f"{', '.join(map(str, shared))} is shared by the sites of {space.name}: integrate it out "
                         "first, or keep it (cavity)")
-    _fresh(action, names)
-    raw = distribute(sites.map(action.expr, sites.one_site))
-    left = sorted((body for body, name in sites.named.items() if depends_on(raw, name)), key=structure_key)
-    if len(left) != len(names):
-        found = "; ".join(f"{space.size} <{body}>" for body in left) or "none"
-        raise BadInput("names", ", ".join(names) or "none", f"one for each order parameter ({found})")
-    table = {sites.named[body]: Entry(name, "data", sites.named[body].spaces)
-             for body, name in zip(left, names, strict=True)}
-    parameters = {table[sites.named[body]]: space.size * body for body in left}
+    check_fresh(action, (*names, *(name for found in (others or {}).values() for name in found),
+                    *(projections or {}).values()))
+    share = space.size / sp.Add(space.size, *(population.space.size for population in populations))
+
+    def through(expr: sp.Expr, last: Callable[[sp.Expr, int], sp.Expr]) -> sp.Expr:
+        """Average over the other populations; what is left, and how many sites were averaged over, goes to ``last``."""
+        def after(left: Sequence[Sites], expr: sp.Expr, count: int) -> sp.Expr:
+            if not left:
+                return last(expr, count)
+            return left[0].averaged(expr, lambda term, more: after(left[1:], term, count + more))
+
+        return after(populations, expr, 0)
+
+    raw = distribute(through(action.expr, lambda expr, count: sites.map(
+        expr, lambda bodies: sites.one_site(bodies, count, sp.cancel(share)))))
+    table: dict[Entry, Entry] = {}
+    parameters: dict[Entry, sp.Expr] = {}
+    for population, called in zip((sites, *populations), (names, *(others or {}).values()), strict=True):
+        size = population.space.size
+        left = sorted((body for body, name in population.named.items() if depends_on(raw, name)), key=structure_key)
+        if len(left) != len(called):
+            found = "; ".join(f"{size} <{body}>" for body in left) or "none"
+            raise BadInput("names", ", ".join(called) or "none", f"one for each order parameter ({found})")
+        entry = {body: Entry(name, "data", population.named[body].spaces)
+                 for body, name in zip(left, called, strict=True)}
+        table |= {population.named[body]: entry[body] for body in left}
+        if population is sites:
+            parameters = {entry[body]: size * body for body in left}
+    observed = {name: body for other, called in (projections or {}).items()
+                for name, body in _at_other_data(parameters, other, called).items()}
 
     def push(observable: sp.Expr) -> sp.Expr:
-        pushed = sites.map(observable, sites.whole_average).xreplace(table)
-        unnamed = [body for body, name in sites.named.items() if depends_on(pushed, name)]
+        pushed = through(observable, lambda expr, _: sites.map(expr, sites.whole_average))
+        known = table | {sites.named[body / space.size]: name for name, body in observed.items()
+                         if body / space.size in sites.named}
+        pushed = pushed.xreplace(known)
+        unnamed = [body for population in (sites, *populations) for body, name in population.named.items()
+                   if depends_on(pushed, name)]
         if unnamed:
             raise RuleError(f"an observable needs <{unnamed[0]}> over one site, which the action does not")
         return tidy(sp.expand_func(pushed))
@@ -293,114 +341,32 @@ def decouple(action: FieldAction, space: Space, names: Sequence[str]) -> Step:
     expr = tidy(sp.expand_func(raw.xreplace(table)))
     after = replace(action, expr=expr, fields=tuple(sites.single.values()))
     size = tex(space.size)
-    return Step("decouple", action, after, push, removed=sites.fields, added=after.fields,
-                details={"space": space, "order_parameters": sp.Dict(parameters)},
+    aside = "" if not populations else " The other populations, " + ", ".join(
+        p.space.name for p in populations) + ", enter by their averages."
+    return Step("decouple", action, after, push, removed=gone, added=after.fields,
+                details={"space": space, "order_parameters": sp.Dict(parameters), "observed": sp.Dict(observed),
+                         "aside": sp.Tuple(*(others or {})),
+                         "others": sp.Dict({table[name]: population.space.size * body for population in populations
+                                            for body, name in population.named.items() if name in table})},
                 description=f"The best law of ${size}$ independent, identical sites: each in the average field of the "
                             f"${size} - 1$ others. Its free energy $-{size} \\ln\\int e^{{-s}}$ is an upper bound of "
-                            "$-\\ln Z$; what it exceeds it by is the relative entropy of the two laws.",
+                            f"$-\\ln Z$; what it exceeds it by is the relative entropy of the two laws.{aside}",
                 remainder=DIVERGENCE)
 
 
-def cavity(action: FieldAction, space: Space, shared: Entry, *, spectrum: str, basis: str, modes: str,
-           projections: Mapping[Entry, str] | None = None) -> Step:
-    r"""One site and the field that all sites share; the others by the mean of their quadratic form.
-
-    The action must be S = R(j) + Σ_i [s(θ_i) + T(θ_i, j)] with R and T quadratic in the shared field j over samples,
-    T of low rank.  The N-1 others add the mean of their form to that of R: C_μν = -(N-1) ⟨∂²T/∂j_μ∂j_ν⟩ (j on the
-    imaginary axis), which the law of one site determines in turn.  In its eigenbasis, C = V κ Vᵀ, all is local plus
-    low rank, so that j can be integrated out.  An observable with a sum over sites that is linear in j keeps one site
-    and the mean over the others, C_*: named ``projections`` in the eigenbasis.
-
-    What is dropped is the fluctuation of the others' form (the remainder): nothing for a single site.
-
-    Raises
-    ------
-    RuleError
-        If the action does not have this form.
-    """
-    sites = _Sites.of(action, space)
-    if [f for f in action.fields if f not in sites.fields] != [shared]:
-        raise RuleError(f"the fields besides those of {space.name} are not {shared} alone")
-    (sample,) = shared.spaces
-    _fresh(action, (spectrum, basis, modes, *(projections or {}).values()))
-    mode = Space(modes, sample.size)
-    kappa, V = Entry(spectrum, "spectrum", (mode,)), Entry(basis, "data", (sample, mode))
-    j = Entry(shared.name, shared.domain, (mode,))
-    others = space.size - 1
-    rest, local, coupled = sp.S.Zero, sp.S.Zero, sp.S.Zero
-    for coefficient, bodies in sites.monomials(distribute(action.expr)):
-        if isinstance(bodies, SpaceSum):
-            bodies = (sites.site_sum(bodies),)
-        if len(bodies) > 1:
-            raise RuleError(f"the sites of {space.name} are coupled directly, not through {shared} alone")
-        if not bodies:
-            rest += coefficient
-        elif depends_on(coefficient, shared):
-            raise RuleError(f"{shared} multiplies a sum over {space.name}: name that sum first")
-        elif depends_on(bodies[0], shared):
-            coupled += coefficient * sites.on_one(bodies[0])
-        else:
-            local += coefficient * sites.on_one(bodies[0])
-    constant, moving = rest.as_independent(SpaceSum, as_Add=True)
-    law = gaussian(moving, shared)
-    form = hessian(coupled, shared)
-    pairs = _gathered(tuple((unbundle(u), unbundle(v)) for u, v in form.pairs))
-    if form.diag != 0 or any(depends_on(part, shared) for pair in pairs for part in pair):
-        raise RuleError(f"one site is not of low rank in {shared}")
-    if coupled.xreplace({shared: sp.S.Zero}) != 0 or open_spaces(law.form.diag) or law.form.pairs:
-        raise RuleError(f"the action is no sum of quadratic forms in {shared}, one of them the same for every sample")
-
-    def rotate(vector: sp.Expr) -> sp.Expr:
-        """Components in the eigenbasis: Σ_μ V_μk v_μ."""
-        return distribute(SpaceSum(V * vector, sample))
-
-    oriented = -1 if shared.domain == "imaginary" else 1
-    expr = (law.constant + constant + local + _linear(law.source, rotate, j, sample, mode)
-            + SpaceSum((law.form.diag + oriented * kappa) * j**2, mode) / 2
-            + sp.Add(*(SpaceSum(rotate(u) * j, mode) * SpaceSum(rotate(v) * j, mode) for u, v in pairs)) / 2)
-    kernel = tuple(sp.Tuple(oriented * others * u, v) for u, v in pairs)
-    named = _projections(kernel, projections or {}, sample, mode)
-    after = replace(action, expr=tidy(expr), fields=(*sites.single.values(), j))
-
-    def push(observable: sp.Expr) -> sp.Expr:
-        total, body = sp.S.Zero, sp.S.Zero
-        for coefficient, bodies in sites.monomials(distribute(observable)):
-            if isinstance(bodies, SpaceSum):
-                bodies = (sites.site_sum(bodies),)
-            if len(bodies) > 1 or (bodies and depends_on(coefficient, shared)):
-                raise RuleError("an observable with products of sums over sites is not known to this closure")
-            if bodies:
-                body += coefficient * sites.on_one(bodies[0])
-            else:
-                total += _in_modes(coefficient, shared, j, V, sample, mode, rotate)
-        if body == 0:
-            return tidy(total)
-        parts = list(variations(body, shared))
-        if sample in open_spaces(body) or len(open_spaces(body)) != 1 or any(
-                freed != {sample} or depends_on(u * v, shared) for u, v, freed in parts):
-            raise RuleError(f"an observable that is not linear in {shared}, or not open in one other space, is not "
-                            "known to this closure")
-        pairs = _gathered(tuple((u, v) for u, v, _ in parts))
-        pairs = _gathered(tuple((unbundle(v), unbundle(u)) for u, v in pairs))  # by the second factor too
-        moving = sp.Add(*(others * u * v for v, u in pairs))
-        mean = next((name for name, known in named.items()
-                     if sp.expand(unbundle(moving - sp.Add(*(u * v for u, v in known)))) == 0), None)
-        if mean is None:
-            raise RuleError(f"the mean of {body} over the other sites has no name: give its data in projections")
-        total += sp.Add(*(u * SpaceSum(rotate(v) * j, mode) for v, u in pairs)) + SpaceSum(mean * j, mode)
-        return tidy(total)
-
-    size = tex(space.size)
-    return Step("cavity", action, after, push, removed=(*sites.fields, shared), added=after.fields,
-                details={"space": space, "shared": shared, "kernel": sp.Tuple(*kernel), "spectrum": kappa, "basis": V,
-                         "single": j, "projections": sp.Dict(named)},
-                description=f"One site is singled out; the ${size} - 1$ others are replaced by the mean of their "
-                            f"quadratic form in ${tex(shared)}$, with eigenvalues ${tex(kappa)}$ and eigenvectors "
-                            f"${tex(V)}$. What is dropped is the fluctuation of that form.",
-                remainder=FLUCTUATION)
+def _at_other_data(parameters: Mapping[Entry, sp.Expr], other: Entry, called: str) -> dict[Entry, sp.Expr]:
+    """The order parameter over the samples with other data in place of the samples'; one without data needs none."""
+    found: dict[Entry, sp.Expr] = {}
+    for m, body in parameters.items():
+        data = [e for e in entries(body) if e.is_data and e.spaces[:1] == m.spaces and e.spaces[1:] == other.spaces[1:]]
+        if len(data) == 1:
+            found[Entry(called, "data", (other.spaces[0],))] = body.xreplace({data[0]: other})
+    if len(found) > 1:
+        raise RuleError(f"{len(found)} order parameters hold data that {other} could stand in for, not one")
+    return found
 
 
-def _gathered(pairs: Pairs) -> Pairs:
+def gathered(pairs: Pairs) -> Pairs:
     """Pairs with proportional first factors become one."""
     found: dict[sp.Expr, sp.Expr] = {}
     for u, v in pairs:
@@ -409,41 +375,4 @@ def _gathered(pairs: Pairs) -> Pairs:
     return tuple((bundle(u), bundle(v)) for u, v in found.items())
 
 
-def _projections(kernel: Sequence[sp.Tuple], projections: Mapping[Entry, str], sample: Space,
-                 mode: Space) -> dict[Entry, sp.Tuple]:
-    """The pairs of C with its first point at other data, by the name of C_* V."""
-    found: dict[Entry, sp.Tuple] = {}
-    for other, name in projections.items():
-        pairs = []
-        for u, v in kernel:
-            data = [e for e in entries(u) if e.is_data and sample in e.spaces and e.spaces[1:] == other.spaces[1:]]
-            if len(data) != 1:
-                raise RuleError(f"{u} holds {len(data)} data that {other} could stand in for, not one")
-            pairs.append(sp.Tuple(u.xreplace({data[0]: other}), v))
-        found[Entry(name, "data", (other.spaces[0], mode))] = sp.Tuple(*pairs)
-    return found
-
-
-def _linear(source: sp.Expr, rotate: Callable[[sp.Expr], sp.Expr], j: Entry, sample: Space, mode: Space) -> sp.Expr:
-    """Σ_k j_k b_k for the source b of a shared field."""
-    total = sp.S.Zero
-    for term in sp.Add.make_args(distribute(source)):
-        inside = sp.Mul(*(f for f in sp.Mul.make_args(term) if sample in open_spaces(f)))
-        total += term / inside * SpaceSum(rotate(inside) * j, mode)
-    return total
-
-
-def _in_modes(expr: sp.Expr, shared: Entry, j: Entry, V: Entry, sample: Space, mode: Space,
-              rotate: Callable[[sp.Expr], sp.Expr]) -> sp.Expr:
-    """An expression in the shared field written in the eigenbasis; Σ_μ j_μ b_μ = Σ_k j_k b_k."""
-    table: dict[sp.Basic, sp.Basic] = {shared: SpaceSum(V * j, mode)}
-    for total in expr.atoms(SpaceSum):
-        if total.space == sample and depends_on(total, shared):
-            other = total.body / shared
-            if depends_on(other, shared):
-                raise RuleError(f"{total} is not linear in {shared}")
-            table[total] = SpaceSum(rotate(other) * j, mode)
-    return top_replace(expr, table)
-
-
-__all__ = ["DIVERGENCE", "FLUCTUATION", "cavity", "decouple"]
+__all__ = ["DIVERGENCE", "Bundle", "Sites", "bundle", "check_fresh", "decouple", "gathered", "unbundle"]
