@@ -95,7 +95,8 @@ class Dataset:
     """Inputs X (P, D) with targets y (P,), optionally test inputs (P_test, D) with targets (P_test,).
 
     Arrays are copied, float64, C-contiguous and read-only. A dataset made by `from_kernel` has a kernel in
-    place of inputs: then `X` and `input_dim` are None.
+    place of inputs: then `X` and `input_dim` are None. `orders` are the orders of the modes that make up the target,
+    in the basis of the inputs' law (k for a parity of k inputs, n for a Hermite polynomial), empty where not known.
 
     Errors: BadInput naming the argument for NaN or infinite entries, shapes that disagree, P = 0, or arrays
         that are not real numbers.
@@ -106,6 +107,7 @@ class Dataset:
     X_test: Array | None = None
     y_test: Array | None = None
     name: str = field(default="custom", kw_only=True)
+    orders: tuple[int, ...] = field(default=(), kw_only=True)
     _gram: Array | None = field(default=None, kw_only=True)
     _gram_test: Array | None = field(default=None, kw_only=True)
 
@@ -266,6 +268,8 @@ class Dataset:
         """Write an .npz (X, y, X_test, y_test; or K, K_test for inputs), whole or not at all; its path."""
         path = Path(path)
         arrays: dict[str, Any] = {"y": self.y, "y_test": self.y_test, "name": np.array(self.name)}
+        if self.orders:
+            arrays["orders"] = np.array(self.orders)
         if self.X is not None:
             arrays |= {"X": self.X, "X_test": self.X_test}
         else:
@@ -302,7 +306,7 @@ class Dataset:
         arrays: dict[str, Any] = {}
         with archive:
             inputs = "K" if "K" in archive.files and "X" not in archive.files else "X"
-            unread = set(archive.files) - {inputs, f"{inputs}_test", "y", "y_test", "name"}
+            unread = set(archive.files) - {inputs, f"{inputs}_test", "y", "y_test", "name", "orders"}
             if unread:  # a misspelt name would otherwise be an array silently left out
                 raise BadInput(
                     "arrays",
@@ -319,15 +323,14 @@ class Dataset:
                 except (OSError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile):
                     raise CorruptFile(f"{path}: array {key} cannot be read") from None
         name = str(arrays.pop("name", path.stem))
+        orders = tuple(int(n) for n in np.atleast_1d(arrays.pop("orders", np.array([], dtype=int))))
         for key in (inputs, "y"):
             if key not in arrays:
                 raise BadInput(
                     key, f"no array of that name in {path.name}", "an .npz with X (P, D) and y (P,)"
                 )
-        make = cls.from_kernel if inputs == "K" else cls
-        return make(
-            arrays[inputs], arrays["y"], arrays.get(f"{inputs}_test"), arrays.get("y_test"), name=name
-        )
+        given = (arrays[inputs], arrays["y"], arrays.get(f"{inputs}_test"), arrays.get("y_test"))
+        return cls.from_kernel(*given, name=name) if inputs == "K" else cls(*given, name=name, orders=orders)
 
 
 def check_dataset(data: Any) -> None:

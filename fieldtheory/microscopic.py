@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sympy as sp
@@ -10,6 +10,7 @@ import sympy as sp
 from fieldtheory.action import Action
 from fieldtheory.errors import BadInput
 from fieldtheory.network import ARD
+from fieldtheory.symbolic.bases import obstruction
 from fieldtheory.symbolic.fields import Entry, Space, SpaceSum, sum_over, tidy
 
 if TYPE_CHECKING:
@@ -103,6 +104,21 @@ def site_quantities(action: Action) -> dict[str, sp.Expr]:
     site = action.space("site")
     return {"weight_second_moment": SpaceSum(action["w"]**2, site) / site.size,  # type: ignore[operator]
             "test_output_squared": action.quantities["test_output"]**2}
+
+
+def out_of_sight(network: Network, orders: Sequence[int]) -> str | None:
+    """Why features overlap with no mode of these orders, or not with all; None where they may (biases: always).
+
+    By rule, for inputs with an even law: :func:`fieldtheory.symbolic.bases.obstruction`.
+    """
+    if not orders or network.has_bias:
+        return None
+    h = sp.Symbol("h", real=True)
+    reasons = [obstruction(activation_function(network.activation)(h), h, order) for order in orders]
+    if None not in reasons:
+        return f"the network cannot see the target: {reasons[0]}"
+    unseen = [reason for reason in reasons if reason is not None]
+    return f"the network cannot see all of the target: {'; '.join(unseen)}" if unseen else None
 
 
 def activation_function(activation: Any) -> Callable[[sp.Expr], sp.Expr]:

@@ -99,7 +99,7 @@ def parity(
     y = X[:, :k].prod(axis=1) + (label_noise * rng.standard_normal(len(X)) if label_noise else 0.0)
     X_test = _signs(rng, "test_samples", test_samples, D, 0)
     y_test = None if X_test is None else X_test[:, :k].prod(axis=1)
-    return Dataset(X, y, X_test, y_test, name="parity")
+    return Dataset(X, y, X_test, y_test, name="parity", orders=(k,))
 
 
 def single_index(
@@ -186,7 +186,8 @@ def _gaussian(
 
     y = teach(X) + (label_noise * rng.standard_normal(P) if label_noise else 0.0)
     X_test = rng.standard_normal((P_test, D)) if P_test else None
-    return Dataset(X, y, X_test, None if X_test is None else teach(X_test), name=name)
+    total = tuple(sorted({sum(orders) for orders, c in terms.items() if c}))
+    return Dataset(X, y, X_test, None if X_test is None else teach(X_test), name=name, orders=total)
 
 
 def _hermite(order: int, h: Array) -> Array:

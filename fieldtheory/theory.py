@@ -25,7 +25,7 @@ from fieldtheory.checks import check_closure
 from fieldtheory.dataset import Dataset
 from fieldtheory.derivation import Derivation
 from fieldtheory.errors import BadInput, FieldTheoryError, RuleError, UnknownName
-from fieldtheory.microscopic import EXPONENTS, HYPERPARAMETERS, site_quantities
+from fieldtheory.microscopic import EXPONENTS, HYPERPARAMETERS, out_of_sight, site_quantities
 from fieldtheory.network import Network
 from fieldtheory.onesite.continuation import follow
 from fieldtheory.onesite.environment import Effort
@@ -303,7 +303,8 @@ class Theory:
         if isinstance(outputs, str):
             raise BadInput("outputs", repr(outputs), "a list of names")
         if isinstance(self.closure, SiteClosure):
-            return self._predict_from_site(data, width, outputs, _effort(effort or {}), start, relevant)
+            averaged = self._predict_from_site(data, width, outputs, _effort(effort or {}), start, relevant)
+            return self._with_sight(averaged, data)
         if effort:
             raise BadInput("effort", dict(effort), f"none: {self.name} needs no particles")
         if not isinstance(start, str) or start != "prior" or relevant is not None:
@@ -365,7 +366,12 @@ class Theory:
         prediction = xr.Dataset(kept, coords=coords, attrs=attributes)
         for name in kept:
             prediction[name].attrs["remainder"] = self._remainder(MATRICES.get(name, name))
-        return prediction
+        return self._with_sight(prediction, data)
+
+    def _with_sight(self, prediction: xr.Dataset, data: Dataset) -> xr.Dataset:
+        """With what the activation cannot see of the target in ``status``, where the target's modes are known."""
+        reason = out_of_sight(self.network, data.orders)
+        return prediction if reason is None else prediction.assign_attrs(status=f"{prediction.status}; {reason}")
 
     def _predict_from_site(self, data: Dataset, width: int | None, outputs: Sequence[str] | None, effort: Effort,
                            start: Any, relevant: Sequence[int] | None) -> xr.Dataset:

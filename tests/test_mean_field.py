@@ -299,6 +299,7 @@ def test_a_task_that_the_activation_cannot_see_is_said() -> None:
     for name in THEORIES:
         blind = predict(name, PARITY, data, effort=quick)
         assert blind.attrs["target_visibility"] < 1e-25 and "cannot learn" in blind.attrs["status"]
+        assert "the odd part of the activation, h/2, is a polynomial of degree 1" in blind.attrs["status"]  # by rule
         seeing = predict(name, PARITY.replace(bias_variance=1.0), data, effort=quick)
         assert seeing.attrs["target_visibility"] > 1e-6 and "cannot learn" not in seeing.attrs["status"]
 

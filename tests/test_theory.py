@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -472,3 +473,18 @@ def test_equations_and_kernel_are_shown(label: str) -> None:
 def test_only_what_is_asked_for_is_returned() -> None:
     found = linear(**VIEWS["Q saddle"]).predict(draw(12, 5, 4), outputs=["readout_norm"])
     assert set(found.data_vars) == {"readout_norm", "Q"}
+
+
+@pytest.mark.parametrize(("activation", "orders", "said"), [
+    ("relu", {3: 1.0}, "cannot see the target"), ("relu", {1: 1.0, 3: 0.5}, "cannot see all of the target"),
+    ("relu", {2: 1.0}, None), ("erf", {2: 1.0}, "no even part"), ("erf", {3: 1.0}, None)])
+def test_what_an_activation_cannot_see_of_a_known_target_is_said(activation: str, orders: dict[int, float],
+                                                                 said: str | None, tmp_path: Path) -> None:
+    """By rule, before any number, for every theory; a file keeps the orders, and a bias breaks the symmetry."""
+    net = ft.Network(activation=activation, width=20, readout_variance=1.0, weight_variance=1.0, noise_variance=0.5)
+    data = ft.tasks.single_index(12, 5, orders, seed=3)
+    for kept in (data, ft.Dataset.load(data.save(tmp_path / "kept.npz"))):
+        status = ft.theories["nngp"](net).predict(kept).status
+        assert (said in status) if said else ("cannot see" not in status)
+    biased = net.replace(bias_variance=0.3)
+    assert "cannot see" not in ft.theories["nngp"](biased).predict(data).status
