@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fieldtheory import errors, exact, tasks
     from fieldtheory.action import Action
+    from fieldtheory.catalogue import choose, theories
     from fieldtheory.dataset import Dataset
     from fieldtheory.derivation import Derivation
     from fieldtheory.network import ARD, Network, Scaling
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from fieldtheory.sampling.convergence import diagnose
     from fieldtheory.symbolic.fields import Entry, Space, SpaceSum
     from fieldtheory.symbolic.series import Series
-    from fieldtheory.theory import Theory, choose, theories
+    from fieldtheory.theory import Theory
     from fieldtheory.verdict import validate
 
 _HOMES = {
@@ -30,10 +31,10 @@ _HOMES = {
     "Space": "symbolic.fields",
     "SpaceSum": "symbolic.fields",
     "Theory": "theory",
-    "choose": "theory",
+    "choose": "catalogue",
     "diagnose": "sampling.convergence",
     "sample": "sampler",
-    "theories": "theory",
+    "theories": "catalogue",
     "validate": "verdict",
 }
 _MODULES = ("errors", "exact", "tasks")

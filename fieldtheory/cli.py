@@ -32,7 +32,7 @@ def list_theories(as_json: option.Json = False) -> None:
 
     Example: fieldtheory list
     """
-    from fieldtheory.theory import theories
+    from fieldtheory.catalogue import theories
 
     found = theories.describe()
     if as_json:

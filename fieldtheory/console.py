@@ -204,7 +204,7 @@ def theory(name: str, net: Network, *, view: str | None = None, loops: int | Non
     """The theory of this name for a network, in the view and to the order asked for."""
     import inspect
 
-    from fieldtheory.theory import theories
+    from fieldtheory.catalogue import theories
 
     derive = theories[name]
     options = {key: value for key, value in (("view", view), ("loops", loops), ("resolvent", resolvent))

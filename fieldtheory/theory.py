@@ -1,4 +1,4 @@
-"""A theory: a network, the steps that reduce its action, and how the result is closed; and the catalogue of them.
+"""A theory: a network, the steps that reduce its action, and how the result is closed.
 
 Everything else follows from these: equations of state, observables, powers of N, compiled predictions, branches,
 LaTeX, and the verification of every step.
@@ -7,13 +7,9 @@ LaTeX, and the verification of every step.
 from __future__ import annotations
 
 import copy
-import importlib
-import inspect
-import pkgutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from importlib.metadata import entry_points
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import sympy as sp
@@ -43,8 +39,6 @@ from fieldtheory.symbolic.rules import Step
 from fieldtheory.symbolic.saddle import OrderParameter
 from fieldtheory.symbolic.siteclosure import SiteClosure
 
-T = TypeVar("T")
-
 DEFAULT_OUTPUTS = ("mean_output", "test_output", "variance_along_mean_output", "discrepancy_along_target",
                    "hidden_kernel_overlap", "readout_norm", "log_evidence")
 HEAVY_OUTPUTS = ("output_covariance", "hidden_kernel", "adapted_kernel", "curvature_kernel", "log_evidence_gradient")
@@ -55,19 +49,6 @@ PROBED = {"hidden_kernel_overlap": "hidden_kernel", "hidden_kernel": "hidden_ker
 """Outputs by the quadratic form that they need, which not every theory derives."""
 MATRICES = {"output_covariance": "variance", "hidden_kernel": "hidden_kernel", "adapted_kernel": "adapted_kernel",
             "curvature_kernel": "curvature_kernel"}
-
-
-def choose(argument: str, name: str, choices: Mapping[str, T]) -> T:
-    """The choice of that name.
-
-    Raises
-    ------
-    UnknownName
-        With the nearest name, if there is none.
-    """
-    if name not in choices:
-        raise UnknownName(argument, name, choices)
-    return choices[name]
 
 
 def _effort(given: Mapping[str, int]) -> Effort:
@@ -470,39 +451,3 @@ class Theory:
         found = self._predictor.branches(lambda p: self._values(data, N, self.network.along(float(p))), list(chi))
         table = as_table(found, self.closure.state.unknowns[0].name, along, chi)
         return table.assign_attrs(theory=self.name, view=self.view, width=N)
-
-
-class Catalogue(Mapping[str, Callable[..., Theory]]):
-    """Theories by name: every file of the ``derivations`` package, and the entry points ``fieldtheory.theories``.
-
-    ``theories["linear"](net, view="rescaling", loops=1)`` makes a :class:`Theory`.
-    """
-
-    @cached_property
-    def _found(self) -> dict[str, Callable[[], Callable[..., Theory]]]:
-        package = importlib.import_module("derivations")
-        found: dict[str, Callable[[], Callable[..., Theory]]] = {}
-        for module in pkgutil.iter_modules(package.__path__):
-            def load(path: str = f"derivations.{module.name}") -> Callable[..., Theory]:
-                return importlib.import_module(path).derive
-
-            found[module.name.replace("_", "-")] = load
-        for entry in entry_points(group="fieldtheory.theories"):
-            found[entry.name] = entry.load
-        return found
-
-    def __getitem__(self, name: str) -> Callable[..., Theory]:
-        return choose("theory", name, self._found)()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._found))
-
-    def __len__(self) -> int:
-        return len(self._found)
-
-    def describe(self) -> dict[str, str]:
-        """The first line of what each theory says of itself."""
-        return {name: (inspect.getdoc(self[name]) or "").split("\n")[0] for name in self}
-
-
-theories = Catalogue()

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from fieldtheory import exact, tasks
+from fieldtheory.catalogue import theories
 from fieldtheory.dataset import Dataset
 from fieldtheory.network import Network, Scaling
 from fieldtheory.sampling import sample, summarise
 from fieldtheory.testing import assert_agrees, assert_rejected
-from fieldtheory.theory import theories
 
 MINIMUM = 2000
 """Effective samples behind every observable."""

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fieldtheory.catalogue import theories
 from fieldtheory.compile import Kernel
 from fieldtheory.network import Network
-from fieldtheory.theory import Theory, theories
+from fieldtheory.theory import Theory
 
 CASES = {
     "nngp": {},

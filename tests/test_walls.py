@@ -45,6 +45,7 @@ PLANTED = [
     ("layers", "fieldtheory.verdict", "import fieldtheory.theory", "fieldtheory.theory"),
     ("layers", "fieldtheory.checks", "import fieldtheory.theory", "fieldtheory.theory"),
     ("layers", "fieldtheory.verdict", "import fieldtheory.checks", "fieldtheory.checks"),
+    ("layers", "fieldtheory.theory", "import fieldtheory.catalogue", "fieldtheory.catalogue"),
     ("layers", "fieldtheory.theory", "import fieldtheory.cli", "fieldtheory.cli"),
     ("layers", "fieldtheory.console", "import fieldtheory.comparisons", "fieldtheory.comparisons"),
     ("layers", "fieldtheory.comparisons", "import fieldtheory.cli", "fieldtheory.cli"),

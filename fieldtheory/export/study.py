@@ -16,10 +16,11 @@ import xarray as xr
 
 from fieldtheory import exact as oracle
 from fieldtheory import tasks
+from fieldtheory.catalogue import theories
 from fieldtheory.dataset import Dataset
 from fieldtheory.errors import BadInput, FieldTheoryError, RuleError, UnknownName
 from fieldtheory.network import Network, Scaling
-from fieldtheory.theory import Theory, theories
+from fieldtheory.theory import Theory
 from fieldtheory.verdict import Sampled, Verdict, validate
 
 LABELS = {

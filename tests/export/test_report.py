@@ -12,11 +12,11 @@ import pytest
 import xarray as xr
 
 from fieldtheory import tasks
+from fieldtheory.catalogue import theories
 from fieldtheory.comparisons import make_study
 from fieldtheory.errors import BadInput
 from fieldtheory.export import plots, report, study
 from fieldtheory.network import ARD, Network, Scaling
-from fieldtheory.theory import theories
 
 VOID = {"meta", "br", "hr", "img", "input", "link", "path", "use"}
 

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from fieldtheory import exact
+from fieldtheory.catalogue import theories
 from fieldtheory.dataset import Dataset
 from fieldtheory.errors import BadInput, FieldTheoryError
 from fieldtheory.export.sweep.settings import EXACT, ON_TEST, PER_INPUT, SAMPLING, Approximation, Point, Sweep
@@ -18,7 +19,7 @@ from fieldtheory.network import Network
 from fieldtheory.sampler import sample
 from fieldtheory.sampling import diagnostics
 from fieldtheory.sampling.convergence import diagnose
-from fieldtheory.theory import Theory, theories
+from fieldtheory.theory import Theory
 
 Array = np.ndarray
 Record = dict[str, Any]

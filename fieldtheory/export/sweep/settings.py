@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from fieldtheory import console, tasks
+from fieldtheory.catalogue import theories
 from fieldtheory.dataset import Dataset
 from fieldtheory.errors import BadInput, UnknownName
 from fieldtheory.network import ARD, Network
 from fieldtheory.sampling.methods import find_method
-from fieldtheory.theory import theories
 
 Point = dict[str, Any]
 """One value of every axis."""
