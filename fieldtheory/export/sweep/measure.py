@@ -172,6 +172,11 @@ class Measurer:
 # ------------------------------------------------------------------------------------------ what is reported
 
 
+def _judged(name: str, data: Dataset) -> tuple[str, Array | None]:
+    """The output that a quantity of the mean predictor is made of, and the target that it is compared with."""
+    return ("test_output", data.y_test) if name in ON_TEST else ("mean_output", data.y)
+
+
 def of_prediction(prediction: xr.Dataset, data: Dataset,
                   outputs: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What is reported of a prediction. Its Monte-Carlo errors are of single outputs, whose correlation is not
@@ -181,7 +186,7 @@ def of_prediction(prediction: xr.Dataset, data: Dataset,
     for name in outputs:
         known = MEAN_PREDICTOR.get(name)
         if known is not None:
-            output, target = (("test_output", data.y_test) if name in ON_TEST else ("mean_output", data.y))
+            output, target = _judged(name, data)
             if output in prediction and target is not None:
                 f = prediction[output].values
                 values[name], slope, curvature = known(f, target)
@@ -208,7 +213,7 @@ def of_samples(samples: Any, data: Dataset, outputs: Sequence[str]) -> tuple[dic
     for name in outputs:
         known = MEAN_PREDICTOR.get(name)
         if known is not None:
-            output, target = (("test_output", data.y_test) if name in ON_TEST else ("mean_output", data.y))
+            output, target = _judged(name, data)
             if output not in series or target is None:
                 continue
             draws = series[output]
