@@ -8,7 +8,7 @@ import pytest
 import fieldtheory as ft
 from fieldtheory.errors import BadInput, RuleError
 from fieldtheory.inputlaw import law_and_sizes, off_diagonal
-from fieldtheory.population import CollapsedPopulationTheory, PopulationTheory
+from fieldtheory.population import CollapsedPopulation, MeanFieldPopulation
 from fieldtheory.population.eigenvalues import classes, walsh
 from fieldtheory.randompoints import draw
 from fieldtheory.symbolic import bases
@@ -21,12 +21,12 @@ NET = ft.Network(activation="relu", width=64, readout_variance=1.0, weight_varia
 
 @pytest.fixture(scope="module")
 def two():
-    return CollapsedPopulationTheory(NET, "hypercube", 2)
+    return CollapsedPopulation(NET, "hypercube", 2)
 
 
 @pytest.fixture(scope="module")
 def four():
-    return CollapsedPopulationTheory(NET, "hypercube", 4)
+    return CollapsedPopulation(NET, "hypercube", 4)
 
 
 def on_samples(D: int, N: int, noise: float, others: int, points: int) -> float:
@@ -68,7 +68,7 @@ def test_reference_values_on_the_cube(two, four):
             assert found.status == "converged" and found.residual < 1e-9
             assert abs(found.m - m) < 0.003 + 3 * found.error
             assert found.test_error == pytest.approx((1 - found.m)**2)
-    plain = PopulationTheory(NET, "hypercube", 4).solve(8, 0.035**2)
+    plain = MeanFieldPopulation(NET, "hypercube", 4).solve(8, 0.035**2)
     assert found.m > 10 * plain.m  # mean field misses the onset
 
 
@@ -110,7 +110,7 @@ def test_the_derivation_verifies_itself(two):
     ("restrict", "expr = expr.xreplace(whole)", "pass", "restrict")])
 def test_an_error_in_a_rule_is_caught(name, old, new, rule, monkeypatch):
     def build():
-        return CollapsedPopulationTheory(NET, "hypercube", 2).derivation
+        return CollapsedPopulation(NET, "hypercube", 2).derivation
 
     _plant(monkeypatch, Mutation(name, bases, name, old, new, build, rule))
     assert rule in {row.rule for row in build().verify(seed=0).failures}
@@ -133,7 +133,7 @@ def test_two_parities_are_not_diagonal(two):
 def test_both_ways_agree(two, four):
     """Over the onset, in the noise and in the number of samples: one solution, whichever side it is reached from."""
     noises = np.geomspace(0.03, 0.07, 6)**2
-    for theory in (four, PopulationTheory(NET, "hypercube", 4)):
+    for theory in (four, MeanFieldPopulation(NET, "hypercube", 4)):
         both = theory.follow(8, noise=noises)
         assert both.attrs["unique"] and set(both.status.values) == {"converged"}
         assert (np.diff(both.m_down.values[:, 0]) < 0).all()
@@ -145,8 +145,8 @@ def test_both_ways_agree(two, four):
 
 def test_hysteresis_is_seen():
     """A theory with two solutions: the one that it was started near."""
+    from fieldtheory.population.base import PopulationSolution
     from fieldtheory.population.continuation import follow
-    from fieldtheory.population.theory import PopulationSolution
 
     class Bistable:
         modes = (2,)
@@ -163,11 +163,11 @@ def test_hysteresis_is_seen():
 
 def test_refusals(two):
     with pytest.raises(BadInput, match="hypercube"):
-        CollapsedPopulationTheory(NET, "gaussian", 2)
+        CollapsedPopulation(NET, "gaussian", 2)
     with pytest.raises(BadInput, match="polynomial of degree 1"):
-        CollapsedPopulationTheory(NET, "hypercube", 3)
+        CollapsedPopulation(NET, "hypercube", 3)
     with pytest.raises(BadInput, match="one parity"):
-        CollapsedPopulationTheory(NET, "hypercube", {2: 1.0, 4: 1.0})
+        CollapsedPopulation(NET, "hypercube", {2: 1.0, 4: 1.0})
     with pytest.raises(BadInput, match="input_dim"):
         two.solve(30, 0.01)
     with pytest.raises(BadInput, match="start"):
@@ -185,6 +185,6 @@ def test_refusals(two):
 
 def test_another_activation():
     """tanh has no closed form anywhere: 3-parity."""
-    theory = CollapsedPopulationTheory(NET.replace(activation="tanh"), "hypercube", 3)
+    theory = CollapsedPopulation(NET.replace(activation="tanh"), "hypercube", 3)
     found = theory.solve(5, 0.002)
     assert found.status == "converged" and 0.2 < found.m < 1

@@ -15,7 +15,7 @@ place of the mean, κ_T = c(r_T) with r_T the average of the screened form of on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import comb, sqrt
@@ -23,15 +23,13 @@ from typing import Any
 
 import numpy as np
 import sympy as sp
-import xarray as xr
 
 from fieldtheory.action import Action
 from fieldtheory.compile import Kernel
-from fieldtheory.derivation import Derivation
 from fieldtheory.errors import BadInput, RuleError
 from fieldtheory.microscopic import activation_function
 from fieldtheory.network import Network
-from fieldtheory.population.continuation import follow
+from fieldtheory.population.base import FEW, NODES, SHIFTS, PopulationSolution, PopulationTheory
 from fieldtheory.population.eigenvalues import (
     CLASS,
     ClassNodes,
@@ -45,11 +43,9 @@ from fieldtheory.population.eigenvalues import (
 from fieldtheory.population.modes import Key, read_target
 from fieldtheory.population.nodes import EXACT, NODE, U, components, orthant, population_values
 from fieldtheory.population.pairs import Pairing, PairLaw, PairSolution, chosen
-from fieldtheory.population.theory import FEW, NODES, SHIFTS, PopulationSolution
 from fieldtheory.symbolic.bases import InputAverage, input_law
 from fieldtheory.symbolic.fields import Entry, Space, SpaceSum, depends_on, distribute, tidy
 from fieldtheory.symbolic.rules import Step
-from fieldtheory.symbolic.siteclosure import SiteClosure
 
 Array = np.ndarray
 
@@ -66,7 +62,7 @@ class CollapsedSolution(PopulationSolution):
     spectrum: Mapping[tuple[int, int], float] = field(default_factory=dict)
 
 
-class CollapsedPopulationTheory:
+class CollapsedPopulation(PopulationTheory):
     """Collapsed mean-field theory of a network on one parity on the hypercube, for infinitely many samples.
 
     Parameters
@@ -82,6 +78,8 @@ class CollapsedPopulationTheory:
     BadInput
         For another law, or a parity that the activation cannot see: with the reason.
     """
+
+    title = "Collapsed mean-field theory"
 
     def __init__(self, network: Network, law: str = "hypercube", target: Key | Mapping[Key, float] = 2, *,
                  resolvent: str = "mean", loops: int = 0) -> None:
@@ -112,19 +110,6 @@ class CollapsedPopulationTheory:
         if self.corrected:
             S = S.fluctuation(resolvent=self.resolvent, loops=self.loops)
         return S.integrate_out("j").project("sample", "X", self.law.name).diagonal("V").restrict("mode", "target", "y")
-
-    @property
-    def derivation(self) -> Derivation:
-        """The steps, which print and verify themselves."""
-        observables = {"output": self.network.action().quantities["output"]}
-        return Derivation("Collapsed mean-field theory in the population limit", str(self.network), self.action.steps,
-                          observables, equations=self.equations)
-
-    @cached_property
-    def closure(self) -> SiteClosure:
-        closure = self.action.close()
-        assert isinstance(closure, SiteClosure)
-        return closure
 
     @cached_property
     def eigenvalue(self) -> sp.Expr:
@@ -397,11 +382,6 @@ class CollapsedPopulationTheory:
         return replace(found, output=output, kappa=found.kappa * np.where(alone > 0, kappa, 1.0)
                        / np.where(alone > 0, alone, 1.0))
 
-    def follow(self, input_dim: int, *, noise: Sequence[float] | None = None, samples: Sequence[float] | None = None,
-               **given: Any) -> xr.Dataset:
-        """Solutions followed along the noise or the number of samples, both ways (:func:`.continuation.follow`)."""
-        return follow(self, input_dim, noise=noise, samples=samples, **given)
-
 
 def _per_power(body: sp.Expr) -> sp.Expr:
     """The factor of J_T² in a body over modes."""
@@ -427,4 +407,4 @@ def _rotated(vector: sp.Expr, basis: Entry) -> sp.Expr:
     return distribute(SpaceSum(basis * vector, basis.spaces[0]))
 
 
-__all__ = ["CollapsedPopulationTheory", "CollapsedSolution"]
+__all__ = ["CollapsedPopulation", "CollapsedSolution"]

@@ -16,7 +16,7 @@ import xarray as xr
 from fieldtheory.errors import BadInput
 
 if TYPE_CHECKING:
-    from fieldtheory.population.theory import PopulationSolution
+    from fieldtheory.population.base import PopulationSolution
 
 AGREE = 1e-6
 """How far solutions of the same equations may differ: the nodes are the same both ways, so that no error of theirs

@@ -34,7 +34,7 @@ from fieldtheory.symbolic.bases import parity_part
 from fieldtheory.symbolic.fields import Entry, Space, SpaceSum, depends_on, distribute
 
 if TYPE_CHECKING:
-    from fieldtheory.population.theory import PopulationTheory
+    from fieldtheory.population.meanfield import MeanFieldPopulation
 
 Array = np.ndarray
 
@@ -68,7 +68,7 @@ class Point:
 class FreeEnergy:
     """F(m, λ; s) of a population theory of one parity, compiled."""
 
-    def __init__(self, theory: PopulationTheory) -> None:
+    def __init__(self, theory: MeanFieldPopulation) -> None:
         if theory.law.name != "hypercube":
             raise RuleError("the free energy with precisions of their own is for a parity on the hypercube")
         self.theory = theory

@@ -15,7 +15,7 @@ from fieldtheory.population.branches import Follower, Root
 from fieldtheory.population.freeenergy import Landscape
 
 if TYPE_CHECKING:
-    from fieldtheory.population.theory import PopulationSolution
+    from fieldtheory.population.base import PopulationSolution
 
 Start = Literal["prior", "planted"]
 

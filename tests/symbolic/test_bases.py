@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import fieldtheory as ft
 from fieldtheory.errors import BadInput, RuleError, UnknownName
-from fieldtheory.population import PopulationTheory
+from fieldtheory.population import MeanFieldPopulation
 from fieldtheory.symbolic.bases import InputAverage, evaluated, obstruction
 from fieldtheory.symbolic.fields import Entry, Space, SpaceSum
 
@@ -50,14 +50,14 @@ def test_polynomial_averages_are_moments(law, fourth):
 @pytest.mark.parametrize("activation, law, target", [("relu", "hypercube", 2), ("tanh", "hypercube", 3),
                                                      ("erf", "gaussian", 1)])
 def test_the_steps_verify_themselves(activation, law, target):
-    derivation = PopulationTheory(NET.replace(activation=activation), law, target).derivation
+    derivation = MeanFieldPopulation(NET.replace(activation=activation), law, target).derivation
     report = derivation.verify(seed=1)
     assert report.ok, report
 
 
 @pytest.mark.parametrize("rule", ["project", "complete", "restrict"])
 def test_a_wrong_step_is_caught(rule):
-    derivation = PopulationTheory(NET).derivation
+    derivation = MeanFieldPopulation(NET).derivation
     k = next(k for k, step in enumerate(derivation.steps) if step.rule == rule)
     step = derivation.steps[k]
     P = sp.Symbol("P", positive=True)

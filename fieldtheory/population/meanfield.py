@@ -11,13 +11,12 @@ evaluated on nodes that cover the prior, once; the law at any order parameter is
 
 Nodes are low-discrepancy points of the prior and of laws with large weights on the relevant inputs, weighted by their
 mixture; several random shifts give the error.  With one order parameter the right side falls with m, as
-:attr:`PopulationTheory.slope` shows, so that bisection finds the only solution.
+:attr:`MeanFieldPopulation.slope` shows, so that bisection finds the only solution.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from math import sqrt
 from typing import Any
@@ -25,17 +24,15 @@ from typing import Any
 import numpy as np
 import scipy.optimize
 import sympy as sp
-import xarray as xr
 
 from fieldtheory.action import Action
 from fieldtheory.compile import Kernel, compile_kernel
-from fieldtheory.derivation import Derivation
 from fieldtheory.errors import BadInput, NotConverged, RuleError
 from fieldtheory.microscopic import activation_function
 from fieldtheory.network import Network
 from fieldtheory.population import relevance
+from fieldtheory.population.base import FEW, NODES, SHIFTS, PopulationSolution, PopulationTheory
 from fieldtheory.population.branches import Branches, Root, branches
-from fieldtheory.population.continuation import follow
 from fieldtheory.population.freeenergy import FreeEnergy, Landscape
 from fieldtheory.population.modes import Key, read_target
 from fieldtheory.population.nodes import NODE, Features, Nodes, U, population_values
@@ -44,47 +41,10 @@ from fieldtheory.symbolic.bases import InputAverage, input_law
 from fieldtheory.symbolic.features import homogeneity
 from fieldtheory.symbolic.fields import Entry, SpaceSum, depends_on, distribute
 from fieldtheory.symbolic.onset import Onset
-from fieldtheory.symbolic.siteclosure import SiteClosure
 
 Array = np.ndarray
 
-FEW = 100.0
-"""Effective nodes below which a result is not trusted."""
-NODES, SHIFTS = 8192, 8
-
-
-@dataclass(frozen=True)
-class PopulationSolution:
-    """Order parameters by mode, the error of each from the shifts of the nodes, and what certifies them.
-
-    ``nodes`` are the effective nodes of the worst shift, ``residual`` the largest |m - R(m)|; ``test_error`` is
-    E (y - f̄)², over the modes kept.  Under ARD ``precisions`` are those of the relevant inputs and of the rest, and
-    ``free_energy`` bounds -ln Z but for (P/2) ln 2πs.
-    """
-
-    order_parameters: Mapping[Key, float]
-    errors: Mapping[Key, float]
-    test_error: float
-    residual: float
-    nodes: float
-    status: str
-    precisions: Mapping[str, float] = field(default_factory=dict)
-    precision_errors: Mapping[str, float] = field(default_factory=dict)
-    free_energy: float | None = None
-
-    @property
-    def m(self) -> float:
-        """The order parameter where there is one mode."""
-        (value,) = self.order_parameters.values()
-        return value
-
-    @property
-    def error(self) -> float:
-        (value,) = self.errors.values()
-        return value
-
-
-class PopulationTheory:
+class MeanFieldPopulation(PopulationTheory):
     """The mean-field theory of a network on a target with few modes, for infinitely many samples.
 
     Parameters
@@ -105,6 +65,8 @@ class PopulationTheory:
         If no feature of the activation overlaps with a mode of the target: with the reason.
     """
 
+    title = "Mean-field theory"
+
     def __init__(self, network: Network, law: str = "hypercube", target: Key | Mapping[Key, float] = 2, *,
                  modes: Sequence[Key] = (), order: int | None = None) -> None:
         self.law = input_law(law)
@@ -123,20 +85,6 @@ class PopulationTheory:
             S = S.hyperprior("lambda", "W")
         S = S.decouple("site", "m").integrate_out("a")
         return S.project("sample", "X", self.law.name).complete().restrict("mode", "target", "m", "y")
-
-    @property
-    def derivation(self) -> Derivation:
-        """The steps, which print and verify themselves."""
-        S = self.action
-        observables = {"output": self.network.action().quantities["output"]}
-        return Derivation("Mean-field theory in the population limit", str(self.network), S.steps, observables,
-                          equations=self.equations)
-
-    @cached_property
-    def closure(self) -> SiteClosure:
-        closure = self.action.close()
-        assert isinstance(closure, SiteClosure)
-        return closure
 
     @cached_property
     def order_parameters(self) -> dict[Key, sp.Symbol]:
@@ -376,11 +324,6 @@ class PopulationTheory:
                                   float(missing @ missing), max(residuals), min(effective),
                                   "; ".join(status) or "converged")
 
-    def follow(self, input_dim: int, *, noise: Sequence[float] | None = None, samples: Sequence[float] | None = None,
-               **given: Any) -> xr.Dataset:
-        """Solutions followed along the noise or the number of samples, both ways (:func:`.continuation.follow`)."""
-        return follow(self, input_dim, noise=noise, samples=samples, **given)
-
     # -------------------------------------------------------------------------------------------- free energy
 
     @cached_property
@@ -465,4 +408,4 @@ class PopulationTheory:
         return np.array([sign * scipy.optimize.brentq(gap, 0.0, high, xtol=1e-13, rtol=1e-12)])
 
 
-__all__ = ["PopulationSolution", "PopulationTheory"]
+__all__ = ["MeanFieldPopulation"]
