@@ -13,7 +13,8 @@ import sympy as sp
 
 from fieldtheory.errors import BadInput, RuleError, UnknownName
 from fieldtheory.expandable import Expandable
-from fieldtheory.symbolic import bases, cavity, cavityfluctuation, hyperpriors, rotation, rules, sites, treelevel
+from fieldtheory.manysamples import ManySamples
+from fieldtheory.symbolic import cavity, cavityfluctuation, hyperpriors, rotation, rules, sites, treelevel
 from fieldtheory.symbolic import features as feature_rules
 from fieldtheory.symbolic import populations as populations_rule
 from fieldtheory.symbolic.closures import Closure, close
@@ -45,7 +46,7 @@ Field: TypeAlias = sp.Expr
 Quantity: TypeAlias = sp.Expr | str
 
 
-class Action(Expandable):
+class Action(Expandable, ManySamples):
     """S[fields], minus the log of an unnormalised density.
 
     Parameters
@@ -342,30 +343,6 @@ class Action(Expandable):
             if depends_on(expr, last.details["single"]) and name not in clusters:
                 del corrected.quantities[name]
         return corrected
-
-    def project(self, space: str, matrix: str, law: str, *, modes: str = "mode", inputs: str = "x") -> Action:
-        """Many samples: averages over the law of the inputs, in its basis (:func:`.symbolic.bases.project`).
-
-        ``matrix`` are the inputs, ``law`` is ``hypercube`` (Walsh functions) or ``gaussian`` (Hermite polynomials).
-        """
-        self._check_fresh("names", modes, inputs)
-        step = bases.project(self.value, self.space(space), self[matrix], law, modes=modes, inputs=inputs)  # type: ignore[arg-type]
-        return self._after(step)._with_known_quantities()
-
-    def complete(self) -> Action:
-        """Sums over the complete basis as averages over the inputs (:func:`.symbolic.bases.complete`)."""
-        return self._after(bases.complete(self.value))
-
-    def restrict(self, modes: str, name: str, *vectors: str) -> Action:
-        """Only some modes of ``vectors``, as a space called ``name`` (:func:`.symbolic.bases.restrict`)."""
-        self._check_fresh("name", name)
-        kept = Space(name, sp.Symbol(f"N_{name}", positive=True))
-        step = bases.restrict(self.value, self.space(modes), kept, [self[vector] for vector in vectors])  # type: ignore[misc]
-        return self._after(step)._with_known_quantities()
-
-    def diagonal(self, basis: str) -> Action:
-        """The eigenvectors of the others' mean kernel are the basis functions (:func:`.symbolic.bases.diagonal`)."""
-        return self._after(bases.diagonal(self.value, self[basis]))._with_known_quantities()  # type: ignore[arg-type]
 
     def factorise(self, space: str) -> Action:
         """Independent sites as the N-th power of one site's integral (:func:`rules.factorise`)."""
