@@ -402,9 +402,9 @@ class Action(Expandable, ManySamples):
             shared = [k for k, step in enumerate(self.steps) if step.rule == "hyperprior"]
             return SiteClosure(self.value, loops, self.steps[min(single[-1:] + shared):])
         coordinate = None
-        last = self.steps[-1] if self.steps else None
-        if last is not None and last.rule == "change_variable":
-            ((old, expression),) = last.substitution.items()
+        changed = next((step for step in reversed(self.steps) if step.rule == "change_variable"), None)
+        if changed is not None and set(changed.after.fields) == set(self.fields):
+            ((old, expression),) = changed.substitution.items()
             symbol = sp.Symbol(old.name, positive=old.domain == "positive", real=True)  # type: ignore[attr-defined]
             unknown = sp.Dummy(real=True)
             (inverse,) = sp.solve(expression.xreplace({self.fields[0]: unknown}) - symbol, unknown)

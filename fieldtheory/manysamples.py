@@ -11,7 +11,9 @@ import sympy as sp
 
 from fieldtheory.symbolic import bases
 from fieldtheory.symbolic.fields import Space
+from fieldtheory.symbolic.integraloperator import integral_operator
 from fieldtheory.symbolic.rules import FieldAction, Step
+from fieldtheory.symbolic.sectors import sectors
 
 
 class ManySamples:
@@ -58,6 +60,22 @@ class ManySamples:
     def diagonal(self, basis: str) -> Self:
         """The eigenvectors of the others' mean kernel are the basis functions (:func:`.symbolic.bases.diagonal`)."""
         return self._after(bases.diagonal(self.value, self[basis]))._with_known_quantities()
+
+    def sectors(self, basis: str, *, sector: str = "sector", radial: str = "radial", level: str = "level",
+                rotation: str = "U", multiplicity: str = "d") -> Self:
+        """The others' mean kernel in blocks, by a symmetry of one site (:func:`.symbolic.sectors.sectors`).
+
+        The names are those of the blocks, of what is in one, of its eigenvectors, and of how often it is repeated.
+        """
+        names = {"sector": sector, "radial": radial, "level": level, "rotation": rotation, "multiplicity": multiplicity}
+        self._check_fresh("names", *names.values())
+        return self._after(sectors(self.value, self[basis], **names))._with_known_quantities()
+
+    def integral_operator(self, spectrum: str, name: str, *, modes: str = "eigenfunction") -> Self:
+        """The kernel matrix as its integral operator (:func:`.symbolic.integraloperator.integral_operator`)."""
+        self._check_fresh("name", name, modes)
+        space = Space(modes, sp.Symbol(f"N_{modes}", positive=True))
+        return self._after(integral_operator(self.value, self[spectrum], name, space))._with_known_quantities()
 
 
 __all__ = ["ManySamples"]

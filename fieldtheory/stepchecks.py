@@ -420,6 +420,35 @@ def _split(step: Step, pushed: Pushed, rng: Generator, symbols: frozenset[sp.Sym
     yield from _same_observables(pushed, before, after)
 
 
+def _operator(step: Step, pushed: Pushed, rng: Generator, symbols: frozenset[sp.Symbol],
+              seen: Seen) -> Iterator[CheckResult]:
+    """Every point of a law sampled once: the eigenvalues and eigenfunctions of a kernel of low rank are then known."""
+    spectrum, modes = step.details["spectrum"], step.details["modes"]
+    (old,) = spectrum.spaces
+    samples, rank = 3 + len(seen) % 2, 2
+    seen[sp.Symbol(f"draw {len(seen)}")] = set()
+    points = rng.standard_normal((samples, rank))
+    eigenvalues, basis = np.linalg.eigh(points @ points.T)
+    operator, functions = np.linalg.eigh(points @ points.T / samples)
+    keep = slice(samples - rank, None)
+    values = draw(_relevant(step, pushed), {**dict.fromkeys(symbols, 2), old.size: samples, modes.size: rank}, rng)
+    values[spectrum] = np.where(np.arange(samples) < samples - rank, 0.0, eigenvalues)
+    values[Entry(str(step.details["name"]), spectrum.domain, (modes,))] = operator[keep]
+    for entry in [e for e in values if isinstance(e, Entry) and e.spaces == (old,) and e != spectrum]:
+        on_samples = points @ rng.standard_normal(rank)  # in the range of the kernel
+        values[entry] = basis.T @ on_samples
+        e_k = np.sqrt(samples) * functions[:, keep]
+        values[Entry(entry.name, entry.domain, (modes,))] = e_k.T @ on_samples / samples
+    yield CheckResult("S", _far(evaluate(step.before.expr, values), evaluate(step.after.expr, values), 1.0))
+    for name, (before, after) in pushed.items():
+        axes = _axes(before)
+        was = np.asarray(evaluate(before, values, axes=axes))
+        now = np.asarray(evaluate(after, values, axes=_axes(after)))
+        if old in axes:
+            was, now = basis @ was, np.sqrt(samples) * functions[:, keep] @ now
+        yield CheckResult(f"<{name}>", _far(was, now))
+
+
 Rule = Callable[[Step, Pushed, Generator, frozenset[sp.Symbol], Seen], Iterator[CheckResult]]
 _RULES: dict[str, Rule] = {
     "integrate_out": _integrated, "integrate_conjugate": _contour, "change_variable": _changed,
@@ -431,7 +460,8 @@ _RULES: dict[str, Rule] = {
 
 _APPROXIMATIONS: dict[str, Rule] = {"leading_order": _leading, "gaussian_features": _featured,
                                     "decouple": _singled_out, "cavity": _singled_out, "site_saddle": _tree_level,
-                                    "hyperprior": _hyperprior, "project": _over_inputs, "restrict": _over_inputs}
+                                    "hyperprior": _hyperprior, "project": _over_inputs, "restrict": _over_inputs,
+                                    "integral_operator": _operator}
 
 
 def _check_of(step: Step) -> Rule | None:
