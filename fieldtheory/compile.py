@@ -47,7 +47,8 @@ def _write(folder: Path, filename: str, source: str) -> Path:
     return path if path.exists() and path.read_bytes() == source.encode() else write_atomically(path, source)
 
 
-def _import(function: str, source: str) -> tuple[Path, Callable[..., tuple[Any, ...]]]:
+def import_source(function: str, source: str) -> tuple[Path, Callable[..., Any]]:
+    """A function of a module made of this text, and where it lies; modules are named by their hash."""
     module_name = f"{function}_{hashlib.sha256(source.encode()).hexdigest()}"
     try:
         path = _write(cache_directory(), f"{module_name}.py", source)
@@ -245,7 +246,7 @@ def compile_kernel(outputs: Mapping[str, sp.Expr], *, scalars: Sequence[sp.Symbo
             raise BadInput("entries" if isinstance(atom, Entry) and atom.spaces else "scalars",
                            ", ".join(a.name for a in arguments), f"{atom.name} as well, in {label!r}{alike}")
     function, source = lower(exprs, scalars, entries, name)
-    path, raw = _import(function, source)
+    path, raw = import_source(function, source)
     return Kernel(name, MappingProxyType(exprs), tuple(scalars), tuple(entries), source, path, raw)
 
 

@@ -18,7 +18,6 @@ from fieldtheory import compile as compiler
 from fieldtheory.compile import Kernel, compile_kernel
 from fieldtheory.errors import BadInput, RuleError, UnknownName
 from fieldtheory.symbolic.fields import Entry, Space, SpaceSum, rename
-from tests.hash_seeds import printed_under
 
 TOLERANCE = 1e-12  # relative to the sum of the absolute values of the terms
 TINY = 1e-290  # and float64 resolves nothing near its smallest numbers
@@ -384,19 +383,6 @@ def test_nothing_depends_on_names():
     first, second = action_kernel()(**GOOD), other(**{table[name]: value for name, value in GOOD.items()})
     for name in first:
         assert np.array_equal(first[name], second[name])
-
-
-SEEDS = """
-import hashlib, tests.test_compile as t
-from fieldtheory.symbolic.lowering import lower
-k = lower(t.action_outputs(), [t.u, t.N, t.g, t.s], [t.LAM, t.Y, t.T], "q_action")
-print(hashlib.sha256(k[1].encode()).hexdigest())
-"""
-
-
-def test_the_same_source_under_every_hash_seed():
-    expected = hashlib.sha256(action_kernel().source.encode()).hexdigest()
-    assert printed_under(SEEDS) == {f"{expected}\n"}
 
 
 def test_cache(tmp_path, monkeypatch):

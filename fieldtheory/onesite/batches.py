@@ -5,12 +5,18 @@ under the same data, are better served otherwise: what costs are contractions wi
 and for all particles together these are matrix products, which run at the machine's rate.  A plan is made once from
 the expressions: each subexpression once, each sum over a space a matrix product where one of its factors is data over
 two spaces, an inner product where none is.  Arrays have the particles first, then one axis for each open space.
+
+A plan is run by NumPy, step by step (:class:`Bound`), which is all that averages and single evaluations need.  What
+moves particles, an energy with its gradients, is evaluated ten thousand times: there the steps between two matrix
+products are compiled to one loop (:mod:`.batchcode`), from the same plan.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import reduce
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -18,25 +24,54 @@ import scipy.special
 import sympy as sp
 
 from fieldtheory.errors import RuleError
+from fieldtheory.onesite.batchcode import BatchCode, Motion
 from fieldtheory.symbolic.fields import Entry, Space, SpaceSum, depends_on, distribute, open_spaces
 from fieldtheory.symbolic.sites import Bundle
 
 Array = np.ndarray
 Register = list[Any]
 
-_FUNCTIONS: Mapping[Any, Callable[..., Array]] = {
-    sp.log: np.log, sp.exp: np.exp, sp.Abs: np.abs, sp.sin: np.sin, sp.cos: np.cos, sp.tanh: np.tanh,
-    sp.erf: scipy.special.erf, sp.sign: np.sign, sp.asin: np.arcsin, sp.loggamma: scipy.special.gammaln,
-    sp.Max: lambda *x: reduce(np.maximum, x), sp.Min: lambda *x: reduce(np.minimum, x),
-    Bundle: lambda x: x, sp.Heaviside: lambda x, half: (x > 0) + half * (x == 0),  # np.heaviside is ten times slower
+_FUNCTIONS: Mapping[Any, tuple[Callable[..., Array], str]] = {
+    sp.log: (np.log, "math.log({})"), sp.exp: (np.exp, "exponential({})"), sp.Abs: (np.abs, "abs({})"),
+    sp.sin: (np.sin, "math.sin({})"), sp.cos: (np.cos, "math.cos({})"), sp.asin: (np.arcsin, "math.asin({})"),
+    sp.tanh: (np.tanh, "hyperbolic_tangent({})"), sp.erf: (scipy.special.erf, "error_function({})"),
+    sp.sign: (np.sign, "np.sign({})"), sp.loggamma: (scipy.special.gammaln, "math.lgamma({})"),
+    Bundle: (lambda x: x, "{}"),
+    sp.Heaviside: (lambda x, half: (x > 0) + half * (x == 0),  # np.heaviside is ten times slower
+                   "(1.0 if {0} > 0.0 else 0.0) + ({1} if {0} == 0.0 else 0.0)"),
 }
+"""What NumPy calls for a function, and what a loop over particles has in its place."""
+_FOLDED: Mapping[Any, tuple[Callable[..., Array], str]] = {
+    sp.Add: (np.add, "({} + {})"), sp.Mul: (np.multiply, "({} * {})"),
+    sp.Max: (np.maximum, "np.maximum({}, {})"), sp.Min: (np.minimum, "np.minimum({}, {})"),
+}
+"""Functions of any number of arguments, two at a time."""
 
 
-class _Value:
+@dataclass(frozen=True, eq=False)
+class Value:
     """Where an intermediate result is, the spaces of its axes after the particles', and whether particles differ."""
 
-    def __init__(self, place: int, spaces: tuple[Space, ...], moving: bool) -> None:
-        self.place, self.spaces, self.moving = place, spaces, moving
+    place: int
+    spaces: tuple[Space, ...]
+    moving: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """How a value is made: by NumPy (``run``), and from what, for whoever writes it as a loop.
+
+    ``kind``: *given*; *number*; *elementwise*; *sum*, over the spaces of the operands that the value does not have; or
+    *product* of a moving vector with a fixed matrix, ``turned`` where its first axis is summed over.  ``code`` is a
+    number, or what is evaluated for one particle at one point of the spaces.
+    """
+
+    run: Callable[[Register], Any]
+    value: Value
+    kind: str
+    operands: tuple[Value, ...] = ()
+    code: str = ""
+    turned: bool = False
 
 
 class Batch:
@@ -53,10 +88,9 @@ class Batch:
 
     def __init__(self, outputs: Mapping[str, sp.Expr], fields: Sequence[Entry]) -> None:
         self.fields = tuple(fields)
-        self.steps: list[Callable[[Register], Any]] = []
-        self._step_moves: list[bool] = []
+        self.steps: list[Step] = []
         self._orders: dict[int, tuple[int, ...]] = {}
-        self._known: dict[sp.Basic, _Value] = {}
+        self._known: dict[sp.Basic, Value] = {}
         self._inputs: list[tuple[str, int]] = []
         self._moving: list[tuple[str, int]] = []
         self._size_of: dict[str, tuple[str, int]] = {}
@@ -69,35 +103,39 @@ class Batch:
                         self._size_of.setdefault(space.size.name, (entry.name, axis))
         # what does not move is evaluated once for a set of data
         self.places = {label: self._walk(expr) for label, expr in exprs.items()}
-        self.fixed = [k for k in range(len(self.steps)) if not self._step_moves[k]]
-        self.live = [k for k in range(len(self.steps)) if self._step_moves[k]]
+        self.fixed = [k for k, step in enumerate(self.steps) if not step.value.moving]
+        self.live = [k for k, step in enumerate(self.steps) if step.value.moving]
+        self.moving = [(place, [f.name for f in self.fields].index(name)) for name, place in self._moving]
+        """Where fields go, and which ones."""
+        self._lock = Lock()
 
     # --------------------------------------------------------------------------------------------- planning
 
-    def _add(self, step: Callable[[Register], Any], spaces: Iterable[Space], moving: bool) -> _Value:
-        self.steps.append(step)
-        self._step_moves.append(moving)
-        return _Value(len(self.steps) - 1, tuple(sorted(spaces, key=lambda space: space.name)), moving)
+    def _add(self, run: Callable[[Register], Any], spaces: Iterable[Space], moving: bool, kind: str,
+             operands: Sequence[Value] = (), code: str = "", *, turned: bool = False) -> Value:
+        value = Value(len(self.steps), tuple(sorted(spaces, key=lambda space: space.name)), moving)
+        self.steps.append(Step(run, value, kind, tuple(operands), code, turned))
+        return value
 
-    def _walk(self, expr: sp.Basic) -> _Value:
+    def _walk(self, expr: sp.Basic) -> Value:
         if expr not in self._known:
             self._known[expr] = self._plan(expr)
         return self._known[expr]
 
-    def _plan(self, expr: Any) -> _Value:
+    def _plan(self, expr: Any) -> Value:
         if isinstance(expr, Entry):
             moving = expr in self.fields
-            value = self._add(lambda r: None, expr.spaces, moving)
+            value = self._add(lambda r: None, expr.spaces, moving, "given")
             (self._moving if moving else self._inputs).append((expr.name, value.place))
             self._transpose(expr, value)
             return value
         if isinstance(expr, sp.Symbol):
-            value = self._add(lambda r: None, (), False)
+            value = self._add(lambda r: None, (), False, "given")
             self._inputs.append((expr.name, value.place))
             return value
         if expr.is_number:
             number = float(expr)
-            return self._add(lambda r: np.array([number]), (), False)
+            return self._add(lambda r: np.array([number]), (), False, "number", code=repr(number))
         if isinstance(expr, SpaceSum):
             terms = sp.Add.make_args(distribute(expr.body))
             return self._sum([self._contract(term, expr.space, expr in self._turned) for term in terms])
@@ -107,43 +145,51 @@ class Batch:
             return self._product([self._walk(arg) for arg in expr.args])
         if isinstance(expr, sp.Pow):
             return self._power(expr)
+        if expr.func in _FOLDED:
+            return self._folded(expr.func, [self._walk(arg) for arg in expr.args])
         if expr.func in _FUNCTIONS:
-            return self._elementwise(_FUNCTIONS[expr.func], [self._walk(arg) for arg in expr.args])
+            return self._elementwise(*_FUNCTIONS[expr.func], [self._walk(arg) for arg in expr.args])
         raise RuleError(f"{type(expr).__name__} cannot be evaluated for particles")
 
-    def _transpose(self, entry: Entry, value: _Value) -> None:
+    def _transpose(self, entry: Entry, value: Value) -> None:
         """Axes in the order of the names of the spaces."""
         order = sorted(range(len(entry.spaces)), key=lambda k: entry.spaces[k].name)
         self._orders[value.place] = tuple(order)
 
-    def _power(self, expr: sp.Pow) -> _Value:
+    def _power(self, expr: sp.Pow) -> Value:
         base = self._walk(expr.base)
         if expr.exp == -1:
-            return self._elementwise(np.reciprocal, [base])
+            return self._elementwise(np.reciprocal, "1.0 / {}", [base])
         if expr.exp == 2:
-            return self._elementwise(np.square, [base])
+            return self._elementwise(np.square, "{0} * {0}", [base])
         if expr.exp == sp.Rational(1, 2):
-            return self._elementwise(np.sqrt, [base])
+            return self._elementwise(np.sqrt, "math.sqrt({})", [base])
         if expr.exp.is_Integer:
             exponent = int(expr.exp)
-            return self._elementwise(lambda x: x**exponent if exponent > 0 else 1 / x**-exponent, [base])
-        return self._elementwise(np.power, [base, self._walk(expr.exp)])
+            return self._elementwise(lambda x: x**exponent if exponent > 0 else 1 / x**-exponent,
+                                     f"{{}} ** {exponent}" if exponent > 0 else f"1.0 / {{}} ** {-exponent}", [base])
+        return self._elementwise(np.power, "{} ** {}", [base, self._walk(expr.exp)])
 
-    def _elementwise(self, function: Callable[..., Array], values: Sequence[_Value]) -> _Value:
+    def _elementwise(self, function: Callable[..., Array], code: str, values: Sequence[Value]) -> Value:
         spaces = tuple(sorted({s for value in values for s in value.spaces}, key=lambda space: space.name))
         shapes = [(value.place, self._index(value, spaces)) for value in values]
         return self._add(lambda r: function(*(r[place][index] for place, index in shapes)), spaces,
-                         any(value.moving for value in values))
+                         any(value.moving for value in values), "elementwise", values, code)
+
+    def _folded(self, function: Any, values: Sequence[Value]) -> Value:
+        two, code = _FOLDED[function]
+        whole = reduce(lambda text, k: code.format(text, f"{{{k}}}"), range(1, len(values)), "{0}")
+        return self._elementwise(lambda *x: reduce(two, x), whole, values)
 
     @staticmethod
-    def _index(value: _Value, spaces: tuple[Space, ...]) -> tuple[Any, ...]:
+    def _index(value: Value, spaces: tuple[Space, ...]) -> tuple[Any, ...]:
         """The index that gives an array one axis for each of the spaces."""
         return (slice(None), *(slice(None) if space in value.spaces else None for space in spaces))
 
-    def _sum(self, values: Sequence[_Value]) -> _Value:
-        return values[0] if len(values) == 1 else self._elementwise(lambda *x: reduce(np.add, x), values)
+    def _sum(self, values: Sequence[Value]) -> Value:
+        return values[0] if len(values) == 1 else self._folded(sp.Add, values)
 
-    def _product(self, values: Sequence[_Value]) -> _Value:
+    def _product(self, values: Sequence[Value]) -> Value:
         """Few particles' numbers first, large arrays last."""
         if len(values) == 1:
             return values[0]
@@ -151,9 +197,9 @@ class Batch:
         if fixed and len(fixed) < len(values):
             values = [self._product(fixed), *(value for value in values if value.moving)]
         ordered = sorted(values, key=lambda value: len(value.spaces))
-        return self._elementwise(lambda *x: reduce(np.multiply, x), ordered)
+        return self._folded(sp.Mul, ordered)
 
-    def _contract(self, term: sp.Expr, space: Space, turned: bool = False) -> _Value:
+    def _contract(self, term: sp.Expr, space: Space, turned: bool = False) -> Value:
         """Σ over a space of a product; one that has been ``turned`` is not swapped again.
 
         What then stands inside holds fewer sums than the whole did, so that swapping comes to an end.
@@ -180,13 +226,14 @@ class Batch:
             first = matrix.spaces[0] == space
             a, b = vector.place, matrix.place
             product = (lambda r: r[a] @ r[b][0]) if first else (lambda r: r[a] @ r[b][0].T)
-            total = self._add(product, (other,), vector.moving)
+            total = self._add(product, (other,), vector.moving, "product", (vector, matrix), turned=first)
         elif len(inside) == 2 and all(value.spaces == (space,) for value in inside):
             total = self._inner(*inside)
         else:
             whole = self._product(inside)
             axis, a = 1 + whole.spaces.index(space), whole.place
-            total = self._add(lambda r: r[a].sum(axis=axis), (s for s in whole.spaces if s != space), whole.moving)
+            total = self._add(lambda r: r[a].sum(axis=axis), (s for s in whole.spaces if s != space), whole.moving,
+                              "sum", (whole,), "{}")
         return self._product([*outside, total])
 
     def _moves(self, expr: sp.Expr) -> bool:
@@ -213,7 +260,7 @@ class Batch:
                 return SpaceSum(sp.Mul(*free) * SpaceSum(sp.Mul(*outer, *bound), space), factor.space)
         return None
 
-    def _sandwich(self, term: sp.Expr, space: Space) -> _Value | None:
+    def _sandwich(self, term: sp.Expr, space: Space) -> Value | None:
         """Σ_k c_k V_μk Σ_ν W_νk x_ν with data c, V, W: a product with one matrix, made once for a set of data."""
         factors = sp.Mul.make_args(term)
         moving = [f for f in factors if self._moves(f)]
@@ -230,32 +277,35 @@ class Batch:
             return None
         (other,) = (s for s in right.spaces if s != space)
 
-        def rows(value: _Value, r: Register) -> Array:
+        def rows(value: Value, r: Register) -> Array:
             """An array of data with the space that is summed over last."""
             found: Array = r[value.place][0]
             return found.T if value.spaces[0] == space else found
 
-        matrix = self._add(lambda r: (rows(left, r) @ rows(right, r).T)[None], (), False)
-        return self._add(lambda r: r[vector.place] @ r[matrix.place][0], (other,), True)
+        matrix = self._add(lambda r: (rows(left, r) @ rows(right, r).T)[None], (), False, "elementwise")
+        return self._add(lambda r: r[vector.place] @ r[matrix.place][0], (other,), True, "product", (vector, matrix),
+                         turned=True)
 
-    def _inner(self, left: _Value, right: _Value) -> _Value:
-        a, b = left.place, right.place
-        if left.moving and right.moving:
-            return self._add(lambda r: np.einsum("nk,nk->n", r[a], r[b]), (), True)
-        if left.moving or right.moving:
-            a, b = (a, b) if left.moving else (b, a)
-            return self._add(lambda r: r[a] @ r[b][0], (), True)
-        return self._add(lambda r: np.array([r[a][0] @ r[b][0]]), (), False)
+    def _inner(self, left: Value, right: Value) -> Value:
+        a, b = (left, right) if left.moving else (right, left)
+        j, k = a.place, b.place
 
-    def _size(self, space: Space) -> _Value:
+        def run(r: Register) -> Array:
+            if b.moving:
+                return np.einsum("nk,nk->n", r[j], r[k])
+            return r[j] @ r[k][0] if a.moving else np.array([r[j][0] @ r[k][0]])
+
+        return self._add(run, (), a.moving, "sum", (a, b), "{} * {}")
+
+    def _size(self, space: Space) -> Value:
         return self._walk(space.size)
 
     # ------------------------------------------------------------------------------------------- evaluation
 
-    def bind(self, values: Mapping[str, Any]) -> Callable[[Sequence[Array]], dict[str, Array]]:
+    def bind(self, values: Mapping[str, Any]) -> Bound:
         """The plan at these data: what no particle enters is computed here, once."""
         registers: Register = [None] * len(self.steps)
-        given = {place for _, place in (*self._inputs, *self._moving)}
+        given = {place for _, place in self._inputs}
         for name, place in self._inputs:
             if name not in values and name in self._size_of:
                 owner, axis = self._size_of[name]
@@ -265,23 +315,43 @@ class Batch:
             registers[place] = array.transpose(self._orders.get(place, ()))[None] if array.ndim else array[None]
         for k in self.fixed:
             if k not in given:
-                registers[k] = self.steps[k](registers)
-        live = [(k, self.steps[k]) for k in self.live if k not in given]
-        moving = [(place, [f.name for f in self.fields].index(name)) for name, place in self._moving]
-        places = {label: (value.place, value.moving) for label, value in self.places.items()}
-        orders = self._orders
+                registers[k] = self.steps[k].run(registers)
+        return Bound(self, registers)
 
-        def run(fields: Sequence[Array]) -> dict[str, Array]:
-            r = registers.copy()
-            for place, index in moving:
-                r[place] = fields[index].transpose(0, *(1 + k for k in orders[place]))
-            for k, step in live:
-                r[k] = step(r)
-            n = len(fields[0])
-            return {label: r[place] if moves else np.broadcast_to(r[place], (n, *r[place].shape[1:]))
-                    for label, (place, moves) in places.items()}
+    @cached_property
+    def _code(self) -> BatchCode:
+        return BatchCode(self, [key for key in sorted(self.places) if key != "energy"])
 
-        return run
+    @property
+    def code(self) -> BatchCode:
+        """An ``energy`` and its gradients, compiled when first asked for."""
+        with self._lock:  # ensembles ask at the same time
+            return self._code
 
 
-__all__ = ["Batch"]
+class Bound:
+    """A plan at given data."""
+
+    def __init__(self, batch: Batch, registers: Register) -> None:
+        self.batch, self.registers = batch, registers
+
+    def __call__(self, fields: Sequence[Array]) -> dict[str, Array]:
+        """The outputs for particles with these fields."""
+        batch, r = self.batch, self.registers.copy()
+        for place, index in batch.moving:
+            r[place] = fields[index].transpose(0, *(1 + k for k in batch._orders[place]))
+        for k in batch.live:
+            if batch.steps[k].kind != "given":
+                r[k] = batch.steps[k].run(r)
+        n = len(fields[0])
+        return {label: r[value.place] if value.moving else
+                np.broadcast_to(r[value.place], (n, *r[value.place].shape[1:]))
+                for label, value in batch.places.items()}
+
+    @cached_property
+    def motion(self) -> Motion:
+        """An ``energy`` with its gradients as compiled code that moves particles."""
+        return self.batch.code.bind(self.registers)
+
+
+__all__ = ["Batch", "Bound", "Step", "Value"]

@@ -35,19 +35,10 @@ def log_integral(environment: Environment, values: dict[str, Any], ensemble: Ens
     u = (u + 1) / 2
     integral = 0.0
     for t, weight in sorted(zip(u**3, w / 2 * 3 * u**2, strict=True), reverse=True):
-        def tilted(fields: Any, t: float = float(t)) -> dict[str, Any]:
-            x = coordinates.join(fields) / scales**2  # the whitened vector
-            found = dict(run(fields))
-            flat = coordinates.split(x / scales**2)  # the gradient of the Gaussian in the fields, x / scale
-            for key, prior in zip(sorted(found.keys() - {"energy"}), flat, strict=True):
-                found[key] = (1 - t) * prior + t * found[key]
-            found["energy"] = (1 - t) * (x**2).sum(axis=1) / 2 + t * found["energy"]
-            return found
-
         total = 0.0
         for sweep in range(sweeps):
             sampler.adapting = sweep < sweeps // 3
-            sampler.update(tilted)
+            sampler.update(run, float(t))
             if not sampler.adapting:
                 s = run(sampler.fields)["energy"]
                 total += float((s - (sampler.points**2).sum(axis=1) / 2).mean())

@@ -7,13 +7,14 @@ coordinates where the prior is isotropic, with jittered steps adapted while ``ad
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from fieldtheory.onesite.batches import Bound
+
 Array = np.ndarray
-Bound = Callable[[Sequence[Array]], dict[str, Array]]
 
 LEAPS = 8
 """Leapfrog steps in a sweep."""
@@ -123,33 +124,26 @@ class Particles:
     def fields(self) -> list[Array]:
         return self.coordinates.split(self.points)
 
-    def update(self, run: Bound) -> None:
-        """One sweep: ``LEAPS`` leapfrog steps and an accept/reject test for every particle."""
+    def update(self, run: Bound, share: float = 1.0) -> None:
+        """One sweep: ``LEAPS`` leapfrog steps and an accept/reject test for every particle.
+
+        With a ``share`` the law is that of this share of the energy, the rest being the energy of the prior.
+        """
         rng, x = self.rng, self.points
-        energy, at_x = self._at(run, x)
-        force = at_x
-        momentum = rng.standard_normal(x.shape)
-        before = energy + (momentum**2).sum(axis=1) / 2
+        start = rng.standard_normal(x.shape)
         step = self.step * rng.uniform(0.6, 1.4, (len(x), 1))
-        y, p = x, momentum - step / 2 * force
-        for leap in range(LEAPS):
-            y = y + step * p
-            proposed, force = self._at(run, y)
-            p = p - (step if leap < LEAPS - 1 else step / 2) * force
+        y, p, (energy, proposed), before, after = run.motion.leapfrog(
+            x, start, step[:, 0], LEAPS, self.coordinates.scales, self.coordinates.shapes, share)
         with np.errstate(over="ignore", invalid="ignore"):
-            change = before - proposed - (p**2).sum(axis=1) / 2
+            change = energy - proposed + ((start**2).sum(axis=1) - (p**2).sum(axis=1)) / 2
             accept = rng.random(len(x)) < np.exp(np.minimum(change, 0.0))  # a NaN is refused
-        self.points, self.force = np.where(accept[:, None], y, x), np.where(accept[:, None], force, at_x)
+        self.points, self.force = np.where(accept[:, None], y, x), np.where(accept[:, None], after, before)
         rate = float(accept.mean())
         if self.adapting:
             self.step = float(np.clip(self.step * np.exp(0.3 * (rate - ACCEPTANCE)), 1e-4, 1.0))
         else:
             self.accepted.append(rate)
             self.energies.append(np.where(accept, proposed, energy))
-
-    def _at(self, run: Bound, x: Array) -> tuple[Array, Array]:
-        found = run(self.coordinates.split(x))
-        return found["energy"], gradients(found, self.coordinates)
 
 
 def gradients(found: dict[str, Array], coordinates: Coordinates) -> Array:

@@ -23,15 +23,15 @@ from numpy.typing import NDArray
 
 from fieldtheory.sampling.activations import activation_type, number_type
 from fieldtheory.sampling.products import add_product, lanes, padded, product
-from fieldtheory.sampling.simd import FAST, aligned, constant, use_whole_registers
+from fieldtheory.vectormath import FAST, aligned, constant, use_whole_registers
 
 Array = NDArray[Any]
 
 # Entries of `constants`, before the widths of the columns of the hidden weights.
 #: READOUT width of the readout; FRESH (of an energy) whether X changes between calls, POINTS (of observables) rows of
-#: X at which outputs are observed; NOISE variance; OFFSET misfit that no weights change; SHAPE, RATE, RELEVANT the
-#: Gamma law of the precisions of the first columns of omega, and how many these are.
-READOUT, POINTS, NOISE, OFFSET, SHAPE, RATE, RELEVANT, COLUMNS = range(8)
+#: X at which outputs are observed; NOISE variance; OFFSET misfit that no weights change; RELEVANT how many of the first
+#: columns of omega have a width that follows from the position, and SHAPE, CENTRE, STRETCH their law (`set_widths`).
+READOUT, POINTS, NOISE, OFFSET, RELEVANT, SHAPE, CENTRE, STRETCH, COLUMNS = range(9)
 FRESH = POINTS
 
 # Bytes for the workspaces of a block, which a core's second-level cache should hold beside the weights.
@@ -81,10 +81,22 @@ def _pack(X: Array, columns: Array) -> None:
                 columns[block * D + j, m] = X[mu, j]
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def set_widths(position: Array, constants: Array) -> None:
+    """Among the constants, the widths 1/sqrt(lambda_j) = CENTRE e^(STRETCH v_j) of a position that ends with v."""
+    relevant = int(constants[RELEVANT])
+    for j in range(relevant):
+        v = np.float64(position[position.size - relevant + j])
+        constants[COLUMNS + j] = constants[CENTRE] * np.exp(constants[STRETCH] * v)
+
+
 @njit(fastmath=FAST, error_model="numpy")
-def _hidden(omega: Array, constants: Array) -> Array:
-    """The hidden weights w_ij = width_j omega_ij."""
+def _hidden(position: Array, N: int, constants: Array) -> Array:
+    """The hidden weights w_ij = width_j omega_ij, with the widths that the position has."""
     use_whole_registers()
+    set_widths(position, constants)
+    D = constants.size - COLUMNS
+    omega = position[N : N + N * D].reshape(N, D)
     w = np.empty_like(omega)
     widths = constants[COLUMNS:].astype(omega.dtype)
     for i in range(omega.shape[0]):
@@ -120,31 +132,32 @@ def _outputs(w: Array, columns: Array, alpha: Array, H: Array, S: Array, activat
 def _finish(position: Array, gradient: Array, slope: Array, sums: Array, constants: Array) -> float:
     """Makes the gradient of U of that of the likelihood, and returns the prior's part of U.
 
-    `slope` holds dL/da_i, and `sums` dL/dw_ij without the factor a_i, in one row if all are alike. Columns with
-    a Gamma law of precision, which is integrated out, have the density (RATE + sum_i omega_ij^2/2)^-(SHAPE + N/2).
+    `slope` holds dL/da_i, and `sums` dL/dw_ij without the factor a_i, in one row if all are alike. What a column of w
+    pulls at is its width too, of which ln lambda_j = -2 (ln CENTRE + STRETCH v_j) is the log of a Gamma variable.
     """
     use_whole_registers()
-    N, D = slope.size, constants.size - COLUMNS
-    alpha, omega, hidden = position[:N], position[N:].reshape(N, D), gradient[N:].reshape(N, D)
+    N, D, relevant = slope.size, constants.size - COLUMNS, int(constants[RELEVANT])
+    alpha, omega, hidden = position[:N], position[N : N + N * D].reshape(N, D), gradient[N : N + N * D].reshape(N, D)
     readout = constant(constants[READOUT], position[0])
-    squares, energy = np.zeros(D), 0.0
+    work, energy = np.zeros(D), 0.0
     for i in range(N):
         energy += 0.5 * np.float64(alpha[i]) * np.float64(alpha[i])
         gradient[i] = alpha[i] + readout * slope[i]
         for j in range(D):
-            squares[j] += np.float64(omega[i, j]) * np.float64(omega[i, j])
-    stiffness = np.ones(D)
-    for j in range(D):
-        if j < constants[RELEVANT]:
-            stiffness[j] = (constants[SHAPE] + 0.5 * N) / (constants[RATE] + 0.5 * squares[j])
-            energy += (constants[SHAPE] + 0.5 * N) * np.log1p(0.5 * squares[j] / constants[RATE])
-        else:
-            energy += 0.5 * squares[j]
-    pull, widths = stiffness.astype(position.dtype), constants[COLUMNS:].astype(position.dtype)
+            energy += 0.5 * np.float64(omega[i, j]) * np.float64(omega[i, j])
+    widths = constants[COLUMNS:].astype(position.dtype)
     for i in range(N):
         a, row = readout * alpha[i], min(i, sums.shape[0] - 1)
         for j in range(D):
-            hidden[i, j] = pull[j] * omega[i, j] + a * widths[j] * sums[row, j]
+            force = a * widths[j] * sums[row, j]
+            work[j] += np.float64(force) * np.float64(omega[i, j])
+            hidden[i, j] = omega[i, j] + force
+    for j in range(relevant):
+        place = N + N * D + j
+        log_ratio = -2.0 * constants[STRETCH] * np.float64(position[place])
+        excess = np.expm1(log_ratio)
+        energy += constants[SHAPE] * (excess - log_ratio)
+        gradient[place] = constant(constants[STRETCH] * (work[j] - 2.0 * constants[SHAPE] * excess), position[0])
     return energy
 
 
@@ -153,7 +166,7 @@ def network_energy(position: Array, gradient: Array, bound: tuple[Any, ...]) -> 
     use_whole_registers()
     X, y, constants, H, S, columns, activate = bound
     (N, size), (P, D) = H.shape, X.shape
-    alpha, w = position[:N], _hidden(position[N:].reshape(N, D), constants)
+    alpha, w = position[:N], _hidden(position, N, constants)
     readout, precision = constant(constants[READOUT], position[0]), constant(1.0 / constants[NOISE], position[0])
     if constants[FRESH] > 0.0:
         _pack(X, columns)
@@ -186,7 +199,7 @@ def linear_energy(position: Array, gradient: Array, bound: tuple[Any, ...]) -> f
     use_whole_registers()
     X, y, constants, H, _, _, _ = bound
     N, (P, D) = H.shape[0], X.shape
-    alpha, w = position[:N], _hidden(position[N:].reshape(N, D), constants)
+    alpha, w = position[:N], _hidden(position, N, constants)
     readout, precision = constant(constants[READOUT], position[0]), constant(1.0 / constants[NOISE], position[0])
     v, force = np.dot(alpha, w), np.zeros((1, D), position.dtype)
     misfit = constants[OFFSET]
@@ -221,7 +234,7 @@ def observe_network(position: Array, row: Array, bound: tuple[Any, ...]) -> floa
     """f at the first `constants[POINTS]` rows of X, sum a^2, mean square pre-activation at the other rows."""
     X, _, constants, H, S, columns, activate = bound
     (N, size), D, points = H.shape, X.shape[1], int(constants[POINTS])
-    alpha, w = position[:N], _hidden(position[N:].reshape(N, D), constants)
+    alpha, w = position[:N], _hidden(position, N, constants)
     f = np.empty(size, position.dtype)
     for first in range(0, points, size):
         block = first // size * D
@@ -235,8 +248,8 @@ def observe_network(position: Array, row: Array, bound: tuple[Any, ...]) -> floa
 def observe_linear(position: Array, row: Array, bound: tuple[Any, ...]) -> float:
     """The same for the identity."""
     X, _, constants, H, _, _, _ = bound
-    N, D, points = H.shape[0], X.shape[1], int(constants[POINTS])
-    alpha, w = position[:N], _hidden(position[N:].reshape(N, D), constants)
+    N, points = H.shape[0], int(constants[POINTS])
+    alpha, w = position[:N], _hidden(position, N, constants)
     f = np.dot(X[:points], np.dot(alpha, w))
     for mu in range(points):
         row[mu] = constant(constants[READOUT], f[0]) * f[mu]

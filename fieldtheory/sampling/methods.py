@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 from fieldtheory.errors import BadInput, UnknownName
 from fieldtheory.sampling.random import fill_normal, uniform
-from fieldtheory.sampling.simd import FAST
+from fieldtheory.vectormath import FAST
 
 Array = NDArray[np.floating]
 
@@ -363,7 +363,7 @@ def advance(
                 scalars[LOG_STEP_MEAN] += count**-_DECAY * (scalars[LOG_STEP] - scalars[LOG_STEP_MEAN])
             scalars[ITERATION] += 1.0
             if update_every > 0 and scalars[ITERATION] % update_every == 0.0:
-                update(position, stream, observed[2], updated)
+                update(position, stream, updated)
                 scalars[ENERGY] = energy(position, gradient, bound)
                 evaluations += 1
             if measure:

@@ -18,7 +18,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fieldtheory.sampling.simd import ORDERED, use_whole_registers
+from fieldtheory.vectormath import ORDERED, use_whole_registers
 
 # Bytes of a vector register, and rows of a tile of up to three vectors: its sums fill 24 of 32 registers, or 12 of 16.
 _BYTES, _ROWS = (64, 8) if llvmlite.binding.get_host_cpu_features().get("avx512f") else (32, 4)

@@ -20,7 +20,7 @@ from numba import njit, types
 from numba.extending import overload
 from numpy.typing import NDArray
 
-from fieldtheory.sampling.simd import ORDERED, bits, constant, from_bits, polynomial, use_whole_registers
+from fieldtheory.vectormath import ORDERED, bits, constant, from_bits, polynomial, use_whole_registers
 
 Stream = NDArray[np.uint64]
 

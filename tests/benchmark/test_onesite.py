@@ -1,17 +1,21 @@
 """What one-site theories cost: the largest problem of the docs, and the growth with samples, inputs and width.
 
 A sweep moves every particle by eight leapfrog steps, each a few products (particles × P × P) for the collapsed theory
-and (particles × D × P) for independent sites; C is diagonalised every third sweep, P³.
+and (particles × D × P) for independent sites, and one compiled loop between two of them; C is diagonalised every third
+sweep, P³.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 import fieldtheory as ft
+from fieldtheory.onesite.particles import Particles
 
 pytestmark = pytest.mark.slow
 
@@ -26,8 +30,9 @@ def task(samples: int, inputs: int) -> ft.Dataset:
     return ft.Dataset(X, X[:, 0] * X[:, 1], cube.X_test, cube.y_test)
 
 
-def network(width: int) -> ft.Network:
-    return ft.Network(activation="relu", width=width, readout_variance=1.0, weight_variance=1.0, noise_variance=0.25)
+def network(width: int, activation: str = "relu") -> ft.Network:
+    return ft.Network(activation=activation, width=width, readout_variance=1.0, weight_variance=1.0,
+                      noise_variance=0.25)
 
 
 def seconds(theory: ft.Theory, data: ft.Dataset, width: int, repeats: int = 3, **effort: int) -> float:
@@ -62,3 +67,35 @@ def test_exponents_of_the_cost(name: str) -> None:
         exponent = np.polyfit(x, np.log(cost[label]), 1)[0]
         print(f"\n{name}: {label}^{exponent:.2f}", [f"{1e3 * t / 18:.1f} ms a sweep" for t in cost[label]])
     assert cost["P"][-1] / cost["P"][0] < 8**2.7
+
+
+def least(call: Callable[[], object], repeats: int = 100) -> float:
+    """CPU seconds of this thread, the least of many."""
+    found = []
+    for _ in range(repeats):
+        started = time.thread_time()
+        call()
+        found.append(time.thread_time() - started)
+    return min(found)
+
+
+@pytest.mark.parametrize("name", ["mean-field", "collapsed-mean-field"])
+@pytest.mark.parametrize("activation", ["relu", "erf"])
+def test_compiled_gradients_beside_the_same_plan_in_numpy(name: str, activation: str) -> None:
+    """A gradient in a compiled sweep of 96 particles, everything of the sweep counted, and one run by NumPy."""
+    theory = ft.theories[name](network(64, activation))
+    environment = theory._site_predictor.environment(False)
+    started = time.process_time()
+    _ = environment.dynamics.code
+    print(f"\n{name}, {activation}: compiled, or found on disk, in {time.process_time() - started:.2f} CPU seconds")
+    for P in (50, 100, 400):
+        values = theory._site_predictor.values(network(64, activation), task(P, 10), 64)
+        sampler = Particles(environment.coordinates(values), 96, np.random.SeedSequence(0))
+        averages = environment.averages(sampler.fields, sampler.weights, environment.statics.bind(values))
+        run = environment.dynamics.bind(values | environment.solve(averages))
+        with threadpool_limits(1, user_api="blas"):
+            compiled = least(lambda run=run, sampler=sampler: sampler.update(run)) / 9
+            interpreted = least(lambda run=run, sampler=sampler: run(sampler.fields))
+        print(f"P = {P}: {1e6 * compiled:.0f} µs compiled, {1e6 * interpreted:.0f} µs by NumPy: "
+              f"{interpreted / compiled:.1f} times")
+        assert compiled < interpreted
