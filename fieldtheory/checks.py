@@ -223,22 +223,23 @@ def _inverse(coordinate: sp.Expr, symbol: sp.Symbol, field: sp.Expr) -> sp.Expr:
 
 def _check_field(closure: FieldClosure, rng: Generator) -> list[CheckResult]:
     """⟨j⟩ with one sample and two (cross-mode terms), the closed equations of state, and what is reported."""
-    results = [_closed_equations(closure, rng)]
+    stationary = Stationary(closure)
+    results = [_closed_equations(closure, rng, stationary)]
     for samples in (1,) if closure.loops else (1, 2):
         values = _draw(closure.gamma, {closure.field, hbar}, samples, rng)
+        two_loops = _two_loops(closure, values, stationary) if closure.loops else None
         ratios = []
         for h in map(float, LOOP_PARAMETERS):
-            points, weights, _ = _field_law(closure, values, h, samples)
+            points, weights, _ = _field_law(closure, values, h, samples, stationary)
             exact = np.real(points @ weights)
-            kept = _stationary(closure, values, h, samples, loops=closure.loops)
-            further = (_two_loops(closure, values, h) if closure.loops
-                       else _stationary(closure, values, h, samples, loops=1))
+            kept = stationary(values, h, samples, loops=closure.loops)
+            further = two_loops(h) if two_loops else stationary(values, h, samples, loops=1)
             ratios.append(float(np.sum(exact - kept) / np.sum(further - kept)))
         results.append(_ratios(f"<{closure.field.name}>, {samples} sample{'s' * (samples > 1)}", ratios))
-    return results + _reported(closure, rng)
+    return results + _reported(closure, rng, stationary)
 
 
-def _reported(closure: FieldClosure, rng: Generator) -> list[CheckResult]:
+def _reported(closure: FieldClosure, rng: Generator, stationary: Stationary) -> list[CheckResult]:
     """⟨O⟩ through ħ^loops, variances through ħ and ln Z through ħ⁰, as the closure of S/ħ reports them, at two samples.
 
     Of either side the coefficient of the highest power is extrapolated to ħ = 0.
@@ -258,10 +259,10 @@ def _reported(closure: FieldClosure, rng: Generator) -> list[CheckResult]:
     claims |= {name: scaled.variance(*pair) for name, pair in varied.items()} | {"ln Z": scaled.log_partition()}
     rows: dict[str, list[tuple[float, float]]] = {name: [] for name in claims}
     for h in map(float, LOOP_PARAMETERS):
-        tree, at = ({**values, field: _stationary(closure, values, h, samples, loops=loops), hbar: 1.0, eta: h}
+        tree, at = ({**values, field: stationary(values, h, samples, loops=loops), hbar: 1.0, eta: h}
                     for loops in (0, closure.loops))
         at |= {parameter.symbol: float(np.real(evaluate(parameter.value, at))) for parameter in closure.parameters}
-        points, weights, log_partition = _field_law(closure, values, h, samples)
+        points, weights, log_partition = _field_law(closure, values, h, samples, stationary)
         nodes = {**values, field: points, eta: h}
 
         def mean(o: sp.Expr, nodes: dict[sp.Basic, Any] = nodes, weights: Array = weights) -> float:
@@ -286,32 +287,34 @@ def _reported(closure: FieldClosure, rng: Generator) -> list[CheckResult]:
     return results
 
 
-def _gamma(closure: FieldClosure, loops: int) -> sp.Expr:
-    """The effective action of S/ħ times ħ."""
-    parts = replace(closure, loops=loops)
-    return parts.gamma
+class Stationary:
+    """The stationary point of the effective action of S/ħ, whose gradient is derived once for each number of loops."""
+
+    def __init__(self, closure: FieldClosure) -> None:
+        self.closure = closure
+        self.gradients = {-1: vary(closure.action.expr, closure.field)}  # where Newton's method begins
+
+    def __call__(self, values: dict[sp.Basic, Any], h: float, samples: int, *, loops: int) -> Array:
+        """As a vector, by Newton's method on all components, from the stationary point of S."""
+        field = self.closure.field
+        if loops not in self.gradients:
+            self.gradients[loops] = vary(replace(self.closure, loops=loops).gamma, field)
+        start = np.full(samples, 0.0)
+        for expr in (self.gradients[-1], self.gradients[loops]):
+            def residual(j: Array, expr: sp.Expr = expr) -> Array:
+                return np.real(evaluate(expr, values | {field: j, hbar: h}))
+
+            start = newton_system(residual, start, tolerance=1e-13).values
+        return start
 
 
-def _stationary(closure: FieldClosure, values: dict[sp.Basic, Any], h: float, samples: int, *, loops: int) -> Array:
-    """The stationary point of the effective action, as a vector, by Newton's method on all components."""
-    gradient = vary(_gamma(closure, loops), closure.field)
-    tree = vary(closure.action.expr, closure.field)
-    start = np.full(samples, 0.0)
-    for expr in (tree, gradient):
-        def residual(j: Array, expr: sp.Expr = expr) -> Array:
-            return np.real(evaluate(expr, values | {closure.field: j, hbar: h}))
-
-        start = newton_system(residual, start, tolerance=1e-13).values
-    return start
-
-
-def _field_law(closure: FieldClosure, values: dict[sp.Basic, Any], h: float,
-               samples: int) -> tuple[Array, Array, float]:
+def _field_law(closure: FieldClosure, values: dict[sp.Basic, Any], h: float, samples: int,
+               stationary: Stationary) -> tuple[Array, Array, float]:
     """exp(-S/ħ) along the contour through the saddle: points (component, node), normalised weights and ln Z.
 
     By the trapezoidal rule in up to two dimensions; the measure on an imaginary contour is dj/2πi.
     """
-    saddle = _stationary(closure, values, h, samples, loops=0)
+    saddle = stationary(values, h, samples, loops=0)
     step = 1j if closure.field.domain == "imaginary" else 1.0
     form = closure.effective.fluctuation
     at = values | {closure.field: saddle}
@@ -343,20 +346,24 @@ def _one_sample(expr: sp.Expr, values: dict[sp.Basic, Any], field: Entry) -> tup
     return lower(expr), scalars  # type: ignore[return-value]
 
 
-def _two_loops(closure: FieldClosure, values: dict[sp.Basic, Any], h: float) -> Array:
-    """⟨j⟩ through two loops with one sample, by the expansion of one scalar field, not the effective action."""
+def _two_loops(closure: FieldClosure, values: dict[sp.Basic, Any],
+               stationary: Stationary) -> Callable[[float], Array]:
+    """⟨j⟩ at ħ, through two loops with one sample, by the expansion of one scalar field, not the effective action."""
     expr, scalars = _one_sample(closure.action.expr, values, closure.field)
     field = Entry(closure.field.name, "data")
-    expansion = ScalarExpansion.of(expr / hbar, field, 2)
-    saddle = _stationary(closure, values, h, 1, loops=0)
-    at = scalars | {field: float(saddle[0]), hbar: h}
-    return np.array([float(numerical_value(sp.Add(*expansion.expectation(field).values()), at))])
+    mean = sp.Add(*ScalarExpansion.of(expr / hbar, field, 2).expectation(field).values())
+
+    def at(h: float) -> Array:
+        saddle = stationary(values, h, 1, loops=0)
+        return np.array([float(numerical_value(mean, scalars | {field: float(saddle[0]), hbar: h}))])
+
+    return at
 
 
-def _closed_equations(closure: FieldClosure, rng: Generator) -> CheckResult:
+def _closed_equations(closure: FieldClosure, rng: Generator, stationary: Stationary) -> CheckResult:
     """At the stationary vector, the named sums solve the closed equations and the profile is the vector."""
     values = _draw(closure.gamma, {closure.field, hbar}, 3, rng)
-    j = _stationary(closure, values, 1.0, 3, loops=closure.loops)
+    j = stationary(values, 1.0, 3, loops=closure.loops)
     at: dict[sp.Basic, Any] = values | {closure.field: j, hbar: 1.0}
     for parameter in closure.parameters:
         at[parameter.symbol] = float(evaluate(parameter.value, at))

@@ -17,7 +17,6 @@ import sympy as sp
 
 import fieldtheory as ft
 from fieldtheory.symbolic.series import numerical_value
-from tests.hash_seeds import printed_under
 from tests.linear_theories import SCALINGS, UNIT, linear, relative_error
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -145,36 +144,6 @@ def test_slopes_of_the_table_up_to_1600(scaling: str, samples: float) -> None:
         assert slopes[label] == pytest.approx(slope, abs=0.2), slopes
     if fixed and scaling == "standard":
         assert rows[0]["1PI"] < 0.2 * rows[0]["tree"]
-
-
-# ------------------------------------------------------------------------------- the same bytes in every process
-
-PRINTED = """
-import hashlib
-from sympy import srepr
-import fieldtheory as ft
-from fieldtheory.symbolic.printing import latex
-
-text = []
-for options in ({"view": "adaptation", "loops": 1}, {"view": "rescaling", "loops": 1}):
-    theory = ft.theories["linear"](ft.Network(scaling=ft.Scaling()), **options)
-    for table in (theory.equations, theory.observables):
-        for name, expr in table.items():
-            text += [name, srepr(expr), latex(expr)]
-    for step in theory.action.steps:
-        text += [step.rule, srepr(step.after.expr), latex(step.after.expr)]
-    text += [theory.kernel.source, str(theory.power_counting()), "\\n".join(theory.power_counting().assumptions)]
-print(hashlib.sha256("\\n".join(text).encode()).hexdigest(), len(text))
-"""
-
-
-def test_formulas_do_not_depend_on_the_hash_seed() -> None:
-    assert len(printed_under(PRINTED, range(2))) == 1
-
-
-@pytest.mark.slow
-def test_formulas_do_not_depend_on_ten_hash_seeds() -> None:
-    assert len(printed_under(PRINTED, range(10))) == 1
 
 
 # --------------------------------------------------------------------------------------------------------- memory

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +42,8 @@ def test_every_command_shows_an_example(command: str) -> None:
 def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
     script = ("import sys; from fieldtheory.cli import app\ntry: app(['validate', '--help'])\nexcept SystemExit: pass\n"
               "print(sorted({'numpy', 'sympy', 'numba', 'xarray', 'arviz', 'matplotlib'} & set(sys.modules)))")
-    started = time.perf_counter()
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert out.splitlines()[-1] == "[]"
-    assert time.perf_counter() - started < 5  # a loaded machine; half a second otherwise
 
 
 def test_list_names_what_there_is() -> None:

@@ -11,6 +11,7 @@ from functools import cache
 import numpy as np
 import pytest
 import sympy as sp
+from scipy.special import polygamma
 
 from fieldtheory.compile import Kernel
 from fieldtheory.dataset import Dataset
@@ -92,7 +93,7 @@ def by_hand(net: Network, values: dict[str, np.ndarray]) -> tuple[Posterior, np.
     hidden = values["w"]
     if net.has_bias:
         hidden = np.column_stack([hidden, values["b"] / inputs.bias_input])
-    position = posterior.whiten(values["a"], hidden)
+    position = posterior.whiten(values["a"], hidden, values["lambda"] if net.has_ard else None)
     gradient = np.empty_like(position)
     energy = posterior.energy()(position, gradient)
     return posterior, position, gradient, energy, inputs.bias_input
@@ -101,14 +102,18 @@ def by_hand(net: Network, values: dict[str, np.ndarray]) -> tuple[Posterior, np.
 def disagreement(net: Network, seed: int = 0) -> float:
     """The largest difference of the gradients in the weights themselves, in units of the gradients' size."""
     values = weights(seed)
-    if net.has_ard:  # the samplers integrate λ out; S is linear in λ, so the slope is that at its conditional mean
-        shape, rate = net.precision_prior(D)
-        values["lambda"] = (shape + N / 2) / (rate + (values["w"] ** 2).sum(axis=0) / 2)
     expected = symbolic(net, values)
     posterior, _, gradient, _, constant = by_hand(net, values)
     sigma, tau = np.sqrt(posterior.readout_prior_variance), np.sqrt(posterior.weight_prior_variance)
-    hidden = gradient[N:].reshape(N, -1)
+    hidden = gradient[N : posterior.size - posterior.precisions].reshape(N, -1)
     pairs = {"a": gradient[:N] / sigma, "w": hidden[:, :D] / tau}
+    if net.has_ard:
+        # The density of v at fixed omega = w sqrt(λ) is that of λ at fixed w times λ^(1 - N/2), and dw/dv = t w.
+        lam, w = values["lambda"], values["w"]
+        t = np.sqrt(polygamma(1, net.precision_prior(D)[0])) / 2
+        pairs["w"] = hidden[:, :D] * np.sqrt(lam)
+        pull = gradient[posterior.size - D :] / t - (pairs["w"] * w).sum(axis=0)
+        pairs["lambda"] = (pull + N - 2) / (-2 * lam)
     if net.has_bias:
         pairs["b"] = hidden[:, D] / (tau * constant)
     return max(float(np.max(np.abs(found - expected[name])) / np.max(np.abs(expected[name])))
@@ -124,7 +129,7 @@ def test_the_gradient_by_hand_is_that_of_the_action(activation: object, bias: fl
 
 @pytest.mark.parametrize("options", [{"prior": ARD(2.5, 1.7)}, {"prior": ARD(3), "bias_variance": 0.7}], ids=str)
 @pytest.mark.parametrize("activation", ["identity", "erf"])
-def test_the_gradient_without_the_precisions(activation: str, options: dict) -> None:
+def test_the_gradient_with_the_precisions(activation: str, options: dict) -> None:
     net = Network(activation=activation, **NUMBERS, **options)
     assert max(disagreement(net, seed) for seed in range(3)) < 1e-12
 

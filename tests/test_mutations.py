@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import pytest
@@ -16,7 +16,7 @@ import sympy as sp
 
 import fieldtheory as ft
 from fieldtheory import checks
-from fieldtheory.derivation import Derivation
+from fieldtheory.derivation import Derivation, VerificationReport
 from fieldtheory.symbolic import closures, fields, forms, rotation, rules
 from fieldtheory.symbolic.fields import Entry
 from fieldtheory.symbolic.rules import FieldAction, Step
@@ -194,13 +194,19 @@ def _plant(monkeypatch: pytest.MonkeyPatch, mutation: Mutation) -> None:
             monkeypatch.setattr(module, mutation.name, mutated)
 
 
+def _reports(derivation: Derivation, rule: str) -> Iterator[VerificationReport]:
+    """Of each step by this rule, as ``derivation.verify`` has it, one by one."""
+    observables = dict(derivation.observables)
+    for step in derivation.steps:
+        if step.rule == rule:
+            yield Derivation(step.rule, "", (step,), observables=observables).verify(seed=1)
+        observables = {name: step.push(observable) for name, observable in observables.items()}
+
+
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.what)
 def test_a_planted_error_is_caught(mutation: Mutation, monkeypatch: pytest.MonkeyPatch) -> None:
     _plant(monkeypatch, mutation)
-    derivation = mutation.derivation()
-    report = derivation.verify(seed=1)
-    assert not report.ok, f"not caught: {mutation.what}\n{report}"
-    assert mutation.rule in {row.rule for row in report.failures}, str(report)
+    assert any(not report.ok for report in _reports(mutation.derivation(), mutation.rule)), f"not caught: {mutation}"
 
 
 @pytest.mark.parametrize("build", linear.DERIVATIONS, ids=lambda build: build.__name__)

@@ -12,6 +12,7 @@ Derived here; the notation follows no paper.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -237,10 +238,15 @@ def map_sums(expr: sp.Basic, function: Callable[[SpaceSum], sp.Expr]) -> sp.Expr
     return top_replace(expr, {total: function(total) for total in sums(expr)})
 
 
+@lru_cache(maxsize=4096)
+def _held(atom: sp.Basic) -> sp.Dummy:
+    """What stands for an atom that is held fixed: the same every time, so that SymPy knows derivatives it has taken."""
+    return sp.Dummy(positive=atom.is_positive, real=atom.is_real)
+
+
 def pointwise_diff(expr: sp.Expr, atom: sp.Basic) -> sp.Expr:
     """∂ expr/∂ atom with every sum other than ``atom`` held fixed."""
-    dummies = {a: sp.Dummy(positive=a.is_positive, real=a.is_real) for a in set(top_atoms(expr)) | {atom}
-               if not isinstance(a, sp.Symbol) or a == atom}
+    dummies = {a: _held(a) for a in set(top_atoms(expr)) | {atom} if not isinstance(a, sp.Symbol) or a == atom}
     back = {dummy: a for a, dummy in dummies.items()}
     derivative = sp.diff(top_replace(expr, dummies), dummies[atom])
     return derivative.xreplace(back)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import sympy as sp
 
 import fieldtheory as ft
+from fieldtheory.derivation import Derivation
 from fieldtheory.export.latex import derivation_document
 from fieldtheory.export.onesite import abbreviated
 from fieldtheory.numerics import evaluate
@@ -34,6 +36,10 @@ THEORIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "collapsed, relevance": ("collapsed-mean-field-ard", {"activation": "erf", **ARD}, {}),
     "adaptive kernel": ("adaptive-kernel", {"activation": "relu"}, {}),
 }
+MEDIUMS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "collapsed, in its medium": ("collapsed-mean-field", {"activation": "relu"}, {"resolvent": "self-consistent"}),
+    "collapsed, pairs alone": ("collapsed-mean-field", {"activation": "relu"}, {"loops": 1}),
+}
 SIZES = {"sample": 3, "mode": 3, "input": 2, "test": 1}
 
 
@@ -41,10 +47,30 @@ def _width(expr: sp.Expr) -> float:
     return tex_width(latex(expr, style="traces"))
 
 
-@pytest.fixture(params=sorted(THEORIES), scope="module")
-def derivation(request: pytest.FixtureRequest) -> Any:
-    name, network, options = THEORIES[request.param]
+@cache
+def _derivation(case: str) -> Derivation:
+    name, network, options = (THEORIES | MEDIUMS)[case]
     return ft.theories[name](ft.Network(**network), **options).derivation
+
+
+@cache
+def _document(case: str) -> str:
+    return derivation_document(_derivation(case))
+
+
+@pytest.fixture(params=sorted(THEORIES), scope="module")
+def case(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def derivation(case: str) -> Derivation:
+    return _derivation(case)
+
+
+@pytest.fixture(scope="module")
+def shown(derivation: Derivation) -> Any:
+    return abbreviated(derivation, _width)
 
 
 def _means(expr: sp.Basic) -> list[sp.Basic]:
@@ -70,8 +96,7 @@ def _at_one_point(expr: sp.Expr) -> sp.Expr:
     return expr
 
 
-def test_what_is_abbreviated_is_what_was_derived(derivation: Any) -> None:
-    shown = abbreviated(derivation, _width)
+def test_what_is_abbreviated_is_what_was_derived(derivation: Derivation, shown: Any) -> None:
     made = {name: value for name, value in shown.made.items()}
     for step in shown.steps:
         made |= {name: value for name, value in step.definitions.items() if isinstance(name, Entry) and name.spaces}
@@ -96,8 +121,7 @@ def test_what_is_abbreviated_is_what_was_derived(derivation: Any) -> None:
         np.testing.assert_allclose(found, wanted, rtol=1e-9)
 
 
-def test_the_site_stays_inside_the_brackets(derivation: Any) -> None:
-    shown = abbreviated(derivation, _width)
+def test_the_site_stays_inside_the_brackets(shown: Any) -> None:
     fields = [*shown.last.fields, *shown.last.moving]
     averages = 0
     for expr in (*(eq.rhs for eq in shown.equations.values()), *shown.results.values(), *shown.others.values()):
@@ -110,8 +134,8 @@ def test_the_site_stays_inside_the_brackets(derivation: Any) -> None:
     assert averages >= 5
 
 
-def test_the_document_is_narrow_and_says_what_it_prints(derivation: Any) -> None:
-    text = derivation_document(derivation)
+def test_the_document_is_narrow_and_says_what_it_prints(case: str) -> None:
+    text = _document(case)
     assert " is\n\\begin" in text and "Probed" not in text and "squared is" not in text
     for environment in re.findall(r"\\begin\{(?:equation|align)\}(.*?)\\end", text, re.DOTALL):
         assert all(tex_width(line.replace(r"\notag", "")) < 79 for line in re.split(r"\\\\\*?\n", environment))
@@ -120,12 +144,9 @@ def test_the_document_is_narrow_and_says_what_it_prints(derivation: Any) -> None
 
 
 def test_the_medium_that_is_solved_for_is_printed() -> None:
-    make = ft.theories["collapsed-mean-field"]
-    mean, dressed = (derivation_document(make(ft.Network(activation="relu"), resolvent=resolvent).derivation)
-                     for resolvent in ("mean", "self-consistent"))
+    mean, dressed, pairs = (_document(case) for case in ("collapsed", *MEDIUMS))
     assert r"\sqrt{N^{2} r_{k}^{2}" in dressed and "r_{k} &= g" in dressed and "leaves the resolvent" in dressed
     assert r"\sqrt" not in mean and "resolvent" not in mean
-    pairs = derivation_document(make(ft.Network(activation="relu"), loops=1).derivation)
     assert "S_2 &= " in pairs and r"\phi^{\prime}_{\mu} =" in pairs and "s_2 = S_2 - S_1" in pairs
     assert "S_2" not in dressed
 
@@ -172,7 +193,6 @@ def test_an_average_shown_keeps_its_fields() -> None:
 @pytest.mark.latex
 @pytest.mark.parametrize("name", sorted(THEORIES))
 def test_no_line_is_too_wide(name: str, compile_latex: Callable[[str], Path]) -> None:
-    theory, network, options = THEORIES[name]
-    pdf = compile_latex(derivation_document(ft.theories[theory](ft.Network(**network), **options).derivation))
+    pdf = compile_latex(_document(name))
     log = pdf.with_suffix(".log").read_text(errors="replace")
     assert all(float(width) <= 2 for width in re.findall(r"Overfull \\hbox \(([\d.]+)pt", log))

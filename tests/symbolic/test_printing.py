@@ -17,7 +17,6 @@ from fieldtheory.symbolic.linebreaks import tex_width
 from fieldtheory.symbolic.matrixform import matrix_form
 from fieldtheory.symbolic.names import name_latex
 from fieldtheory.symbolic.printing import FieldPrinter, latex, multiline
-from tests.hash_seeds import printed_under
 
 N, g, s, Q, u, q = sp.symbols("N g s Q u q", positive=True)
 mode, sample, site = Space("mode", sp.Symbol("P")), Space("sample", sp.Symbol("P")), Space("site", N)
@@ -261,24 +260,3 @@ def test_lines_keep_to_the_width(terms: list[tuple[int, int, int, bool]], width:
     assert all(_balanced(line) for line in lines)
     # the widest thing that cannot be broken: N/2, a bracket, and one term with its sum
     assert all(tex_width(line) <= max(width, 40) for line in lines)
-
-
-# ------------------------------------------------------------------------------------------ determinism
-_PROGRAM = """
-import sympy as sp
-from tests.symbolic.test_printing import *
-terms = [ACTION, SADDLE, sp.diff(ACTION, u, 4), T * Q, SpaceSum(a * SpaceSum(X * w, inputs), site) + f]
-for expr in terms:
-    print(sp.srepr(expr))
-    for style in ("modes", "traces"):
-        print(latex(expr, style=style), multiline(expr, 30, style=style))
-"""
-
-
-def test_the_same_under_another_hash_seed() -> None:
-    assert len(printed_under(_PROGRAM, range(2))) == 1
-
-
-@pytest.mark.slow
-def test_the_same_under_ten_hash_seeds() -> None:
-    assert len(printed_under(_PROGRAM, range(10))) == 1

@@ -16,7 +16,6 @@ from fieldtheory.symbolic.fields import Entry, Space, SpaceSum, rename, sum_over
 from fieldtheory.symbolic.forms import Form, hessian
 from fieldtheory.symbolic.rules import FieldAction, LogIntegral, Step
 from tests import linear_network as linear
-from tests.hash_seeds import printed_under
 from tests.linear_network import D, N, P, X, a, f, g, h, inputs, j, mode, output, s, sample, site, spectrum, w, y
 
 jm, ym, fm = Entry("j", "imaginary", (mode,)), Entry("y", "data", (mode,)), Entry("f", "real", (mode,))
@@ -283,26 +282,6 @@ def test_renaming_the_input_renames_the_output(names: list[str]) -> None:
     found, expected = _replay(steps, table), steps[-1].after.rename(table)
     assert found == expected
     assert sp.srepr(found.expr) == sp.srepr(expected.expr)
-
-
-SCRIPT = """
-import hashlib, sympy as sp
-from tests import linear_network as linear
-text = []
-for build in (linear.conjugate_view, linear.rescaling_view, linear.site_view, linear.rank_two):
-    derivation = build()
-    for step in derivation.steps:
-        text.append(sp.srepr(step.after.expr) + sp.srepr(sp.Tuple(*step.after.fields)))
-    if build is not linear.site_view:
-        text += [name + sp.srepr(found) for name, found in derivation.carried().items()]
-    text.append(derivation._repr_latex_())
-print(hashlib.sha256("\\n".join(text).encode()).hexdigest())
-"""
-
-
-@pytest.mark.slow
-def test_nothing_depends_on_the_hash_seed() -> None:
-    assert len(printed_under(SCRIPT, range(10))) == 1
 
 
 def test_an_unused_space_is_never_summed_over() -> None:
