@@ -17,7 +17,7 @@ def derive(net: ft.Network, *, resolvent: str = "mean", loops: int = 0) -> ft.Th
     S = S.conjugate("f", "output", conjugate="j")
     S = S.integrate_out("a")
     S = S.integrate_out("f")
-    S = S.cavity("site", "j", spectrum="kappa", basis="V", modes="mode", projections={"X_*": "T"})
+    S = S.cavity("site", "j", spectrum="kappa", basis="V", modes="eigenmode", projections={"X_*": "T"})
     corrected = loops or resolvent != "mean"
     if corrected:
         S = S.fluctuation(resolvent=resolvent, loops=loops)

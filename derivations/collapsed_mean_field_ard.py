@@ -17,6 +17,6 @@ def derive(net: ft.Network) -> ft.Theory:
     S = S.conjugate("f", "output", conjugate="j")
     S = S.integrate_out("a")
     S = S.integrate_out("f")
-    S = S.cavity("site", "j", spectrum="kappa", basis="V", modes="mode", projections={"X_*": "T"})
+    S = S.cavity("site", "j", spectrum="kappa", basis="V", modes="eigenmode", projections={"X_*": "T"})
     S = S.integrate_out("j")
     return ft.Theory("collapsed-mean-field-ard", "Collapsed mean-field theory with relevance determination", net, S)

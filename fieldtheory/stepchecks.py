@@ -21,6 +21,7 @@ from fieldtheory.featurelaw import compare_laws, feature_sizes
 from fieldtheory.inputlaw import compare_projected, law_and_sizes
 from fieldtheory.numerics import conditional_integral, contour_integral, evaluate
 from fieldtheory.randompoints import Generator, Seen, Values, draw, draw_sizes, expressions
+from fieldtheory.sectorlaw import compare_in_sectors, is_in_sectors, sizes_in_sectors
 from fieldtheory.sitelaw import compare_cavity, compare_decoupled, compare_fluctuation, compare_hyperprior
 from fieldtheory.symbolic.fields import Entry, Space, depends_on, open_spaces
 from fieldtheory.symbolic.rules import FieldAction, LogIntegral, Step
@@ -397,12 +398,23 @@ def _hyperprior(step: Step, pushed: Pushed, rng: Generator, symbols: frozenset[s
 def _over_inputs(step: Step, pushed: Pushed, rng: Generator, symbols: frozenset[sp.Symbol],
                  seen: Seen) -> Iterator[CheckResult]:
     """Averages over inputs, on a law with few points."""
+    if is_in_sectors(step):
+        yield from _in_sectors(step, pushed, rng, symbols)
+        return
     law, given = law_and_sizes(step)
     sizes = {**dict.fromkeys(symbols, 2), **given}
     seen[sp.Symbol(f"draw {len(seen)}")] = set()
     values = draw(_relevant(step, pushed), sizes, rng)  # type: ignore[arg-type]
     for quantity, error in compare_projected(step, pushed, values, law):
         yield CheckResult(quantity, error, law.tolerance)
+
+
+def _in_sectors(step: Step, pushed: Pushed, rng: Generator, symbols: frozenset[sp.Symbol]) -> Iterator[CheckResult]:
+    """Blocks by symmetry, on orbits of a small group."""
+    sizes = {**dict.fromkeys(symbols, 2), **sizes_in_sectors(step)}
+    values = draw(_relevant(step, pushed), sizes, rng)  # type: ignore[arg-type]
+    for quantity, error in compare_in_sectors(step, pushed, values, rng):
+        yield CheckResult(quantity, error)
 
 
 def _split(step: Step, pushed: Pushed, rng: Generator, symbols: frozenset[sp.Symbol],
@@ -454,7 +466,7 @@ _RULES: dict[str, Rule] = {
     "integrate_out": _integrated, "integrate_conjugate": _contour, "change_variable": _changed,
     "introduce": _introduced, "diagonalise": _rotated, "factorise": _factorised, "split": _split,
     "integrate_site": _site_integrated, "gaussian_features": _featured, "fluctuation": _clustered,
-    "complete": _over_inputs, "diagonal": _over_inputs, "restrict": _over_inputs,
+    "complete": _over_inputs, "diagonal": _over_inputs, "sectors": _over_inputs, "restrict": _over_inputs,
 }
 
 

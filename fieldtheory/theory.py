@@ -28,6 +28,9 @@ from fieldtheory.onesite.environment import Effort
 from fieldtheory.onesite.populations import Populations
 from fieldtheory.onesite.prediction import SitePredictor
 from fieldtheory.onesite.search import beginning
+from fieldtheory.population.base import PopulationTheory
+from fieldtheory.population.limit import population_limit
+from fieldtheory.population.modes import Key
 from fieldtheory.predictor import Predictor, call
 from fieldtheory.solve import Solution
 from fieldtheory.symbolic.closures import Closure, FieldClosure, ScalarClosure
@@ -367,6 +370,22 @@ class Theory:
             width=net.resolve_width(width), samples=data.samples, scaling=net.scaling.name,
             prior=str(net.prior), bias_variance=float(net.bias_variance or 0.0),
             **{name: float(value) for name in HYPERPARAMETERS if (value := getattr(net, name)) is not None})
+
+    def population_limit(self, law: str = "hypercube", target: Key | Mapping[Key, float] = 2, *,
+                         modes: Sequence[Key] = (), order: int | None = None) -> PopulationTheory:
+        """The theory for infinitely many samples of a law of inputs, and a target with few modes (:mod:`.population`).
+
+        ``law`` is "hypercube" or "gaussian".  ``target`` is k for the parity of k inputs (or {k: coefficient}); for
+        Gaussian inputs {n: g} is g he_n(x_1), {(1, 1): g} is g he_1(x_1) he_1(x_2), along any orthonormal directions.
+        ``modes`` and ``order`` keep more modes of the output in theories that keep few (mean field, adaptive kernel).
+        ``.solve(input_dim, noise=s/P)`` of the result gives order parameters, test error and what certifies them.
+
+        Raises
+        ------
+        BadInput
+            For a theory that has no population limit, or a target that the activation cannot see: with the reason.
+        """
+        return population_limit(self.action, self.network, law, target, modes=modes, order=order, loops=self.loops)
 
     def follow(self, data: Dataset, *, along: str, values: Sequence[float], width: int | None = None,
                effort: Mapping[str, int] | None = None) -> xr.Dataset:

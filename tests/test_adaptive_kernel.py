@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,16 @@ import sympy as sp
 
 import fieldtheory as ft
 from fieldtheory.errors import BadInput, NotConverged, RuleError
-from fieldtheory.onesite.convex import _Potential, escaping, minimise
-from fieldtheory.onesite.environment import Ensemble
+from fieldtheory.onesite.convex import Potential, escaping, minimise
+from fieldtheory.onesite.descent import Descent, nearest
+from fieldtheory.onesite.environment import Effort, Ensemble
 from fieldtheory.symbolic.fields import Entry, Space, SpaceSum
 from fieldtheory.symbolic.loops import hbar
 from fieldtheory.symbolic.potential import potential
 from fieldtheory.symbolic.rules import FieldAction
 from fieldtheory.symbolic.siteclosure import SiteClosure
 from fieldtheory.symbolic.treelevel import growth, site_saddle
+from tests.populations import limit
 
 H = sp.Symbol("h", real=True)
 SCALINGS = {"standard": ft.Scaling.standard(), "mean-field": ft.Scaling.mean_field()}
@@ -232,12 +235,52 @@ def test_a_law_near_its_divergence_widens_the_nodes() -> None:
     assert escaping(environment, values, {"t": minimum.point}, minimum.sampler) == 0.0
     assert escaping(environment, values, {"t": 1.5 * minimum.point}, minimum.sampler) > 0.1
     with pytest.raises(NotConverged, match="not found"):
-        _Potential(environment.closure, values).minimise(minimum.point + 1, minimum.sampler, 1e-11, limit=1)
+        Potential(environment.closure, values).minimise(minimum.point + 1, minimum.sampler, 1e-11, limit=1)
 
 
-def test_particles_beyond_the_divergence_are_reported() -> None:
-    effort = dict(ensembles=2, particles=32, settle=30, average=20, measure=20)
-    found = theory("relu", 0, "mean-field").predict(data(8, 12, 6.0), width=40, effort=effort)
-    assert "diverges along" in found.attrs["status"]
-    safe = theory("erf", 0, "mean-field").predict(data(8, 12, 1.0), width=40, effort=effort)
-    assert "diverges" not in safe.attrs["status"]
+# ------------------------------------------------------------------------------------ particles near the edge
+
+
+@pytest.mark.parametrize(("order", "noise", "condensed"), [
+    (4, 0.3, True), pytest.param(2, 0.8, False, marks=pytest.mark.slow)])
+def test_particles_on_the_full_cube_are_the_population(order: int, noise: float, condensed: bool) -> None:
+    """Two-sided; on one side of the onset of the condensate and on the other.  A wider network must fail."""
+    X = np.array(list(product([-1.0, 1.0], repeat=6)))
+    y = X[:, :order].prod(axis=1)
+    net = ft.Network(activation="relu", width=32, readout_variance=1.0, weight_variance=1.0, noise_variance=noise)
+    effort = dict(ensembles=4, particles=64, settle=60, average=60, measure=30)
+    found = ft.theories["adaptive-kernel"](net).predict(ft.Dataset(X, y), effort=effort)
+    assert found.attrs["status"] == "converged" and found.attrs["particle_ess"] > 2000
+    m = float(found.mean_output.values @ y / (y @ y))
+    bound = float(found.mean_output_mcse.mean())  # if all outputs erred together
+    population = limit("adaptive-kernel", net, "hypercube", order)
+    exact = population.solve(6, samples=64)
+    assert (exact.condensate > 0.05) == condensed and (found.attrs["condensate"] > 0.05) == condensed
+    assert abs(m - exact.m) < 3 * bound + 0.002 and bound < 0.02
+    assert abs(m - population.solve(6, samples=64, width=64).m) > 4 * bound + 0.002
+
+
+def test_particles_keep_to_the_domain() -> None:
+    """No direction is tilted beyond the exponent of the prior, also those that were not looked at."""
+    predictor, rng = theory("relu")._site_predictor, np.random.default_rng(2)
+    environment = predictor.environment(False)
+    values = predictor.values(theory("relu").network, data(4, 10, 6.0), 10)
+    descent = Descent(environment, values)
+    found = descent.run(Effort(particles=48, settle=60, average=40, measure=20), np.random.SeedSequence(1))
+    _, slopes = descent.slopes(rng.standard_normal((20000, 4)))
+    assert 0.8 < np.abs(slopes @ found.environment["t"]).max() < 1.005
+    assert escaping(environment, values, found.environment, found.sampler) == 0
+    assert escaping(environment, values, {"t": 1.5 * found.environment["t"]}, found.sampler) > 0
+
+
+def test_the_nearest_point_of_the_domain() -> None:
+    """Stationarity, feasibility and complementarity, at random problems."""
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        root, t, rows = rng.normal(size=(5, 5)), 0.1 * rng.normal(size=5), rng.normal(size=(7, 5))
+        rows /= np.maximum(1.0, (rows @ t) / 0.9)[:, None]
+        slope, curvature = 3 * rng.normal(size=5), root @ root.T + np.eye(5)
+        step, c = nearest(t, slope, curvature, rows)
+        assert np.abs(slope + curvature @ step + c @ rows).max() < 1e-6
+        assert c.min() >= 0 and (rows @ (t + step)).max() < 1 + 1e-6
+        assert np.abs(c * (1 - rows @ (t + step))).max() < 1e-6

@@ -15,7 +15,7 @@ import scipy.special
 import sympy as sp
 
 import fieldtheory as ft
-from fieldtheory.onesite.convex import _Potential, minimise
+from fieldtheory.onesite.convex import Potential, minimise
 from fieldtheory.symbolic.closures import FieldClosure
 from fieldtheory.symbolic.counting import power_counting
 from fieldtheory.symbolic.fields import Entry, SpaceSum, sums
@@ -143,7 +143,7 @@ def test_the_tree_level_errs_by_one_loop(activation: str, scaling: str) -> None:
         environment = predictor.environment(False)
         values = predictor.values(theory("adaptive-kernel", activation, scaling).network, DATA, width)
         minimum = minimise(environment, values)
-        potential, slopes = _Potential(environment.closure, values), []
+        potential, slopes = Potential(environment.closure, values), []
         for e in np.eye(2):
             h, sides = 1e-3 * np.linalg.norm(minimum.point), []
             for sign in (1, -1):

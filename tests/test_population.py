@@ -9,7 +9,7 @@ import scipy.special
 
 import fieldtheory as ft
 from fieldtheory.errors import BadInput, RuleError
-from fieldtheory.population import MeanFieldPopulation
+from tests.populations import limit
 
 NET = ft.Network(activation="relu", width=64, readout_variance=1.0, weight_variance=1.0, noise_variance=0.1)
 
@@ -35,7 +35,7 @@ def on_grid(D: int, k: int, N: int, noise: float, c: float | None = None, points
 
 @pytest.fixture(scope="module")
 def parity():
-    return MeanFieldPopulation(NET, "hypercube", 2)
+    return limit("mean-field", NET, "hypercube", 2)
 
 
 @pytest.mark.parametrize("D, noise, N", [(2, 0.02, 64), (3, 0.02, 4)])
@@ -58,7 +58,7 @@ def test_reference_values_on_the_cube(parity):
 
 
 def test_four_parity_on_the_cube():
-    theory = MeanFieldPopulation(NET, "hypercube", 4)
+    theory = limit("mean-field", NET, "hypercube", 4)
     for kappa, mean_field in ((0.055, 0.00900), (0.045, 0.01402), (0.035, 0.0408)):
         found = theory.solve(8, kappa**2)
         assert abs(found.m - mean_field) < 5 * found.error + 1e-5 and found.nodes > 500
@@ -88,7 +88,7 @@ def test_one_direction_against_quadrature():
     """erf on he_1, one mode kept: the law of (|w|, τ) integrated on a grid."""
     net = NET.replace(activation="erf", width=8)
     D, N, noise = 3, 8, 0.05
-    found = MeanFieldPopulation(net, "gaussian", 1).solve(D, noise)
+    found = limit("mean-field", net, "gaussian", 1).solve(D, noise)
     r, tau = np.meshgrid(np.linspace(1e-4, 6, 3001) / np.sqrt(D), np.linspace(-1, 1, 401), indexing="ij")
     J = 2 * r * tau / np.sqrt(np.pi * (1 + 2 * r**2))
     B = N + 2 / np.pi * np.arcsin(2 * r**2 / (1 + 2 * r**2)) / noise
@@ -107,10 +107,10 @@ def test_several_modes_of_one_direction():
     """y = he_1 - .3 he_3 at D = 12, N = 128, P = 400, s_0 = 40, mean-field scaling: chains give m_1 = .503 ± .011."""
     net = ft.Network(activation="erf", width=128, readout_variance=1.0, weight_variance=1.0, noise_variance=40.0,
                      scaling=ft.Scaling.mean_field())
-    found = MeanFieldPopulation(net, "gaussian", {1: 1.0, 3: -0.3}, modes=(5, 7)).solve(12, samples=400)
+    found = limit("mean-field", net, "gaussian", {1: 1.0, 3: -0.3}, modes=(5, 7)).solve(12, samples=400)
     assert abs(found.order_parameters[1] - 0.503) < 2 * 0.011
     assert abs(found.order_parameters[7]) < 0.1 * abs(found.order_parameters[3])
-    relu = MeanFieldPopulation(NET, "gaussian", 2, modes=(0, 1, 4)).solve(10, 0.01)
+    relu = limit("mean-field", NET, "gaussian", 2, modes=(0, 1, 4)).solve(10, 0.01)
     assert abs(relu.order_parameters[1]) < 1e-12 < relu.order_parameters[0]  # even in the direction
 
 
@@ -120,7 +120,7 @@ def test_several_modes_of_one_direction():
     ("quadratic", "hypercube", 4, "polynomial of degree 2"), ("identity", "hypercube", 2, "no even part")])
 def test_a_task_that_the_activation_cannot_see_is_refused(activation, law, order, reason):
     with pytest.raises(BadInput, match=reason):
-        MeanFieldPopulation(NET.replace(activation=activation), law, order)
+        limit("mean-field", NET.replace(activation=activation), law, order)
 
 
 def test_refusals(parity):
@@ -131,7 +131,7 @@ def test_refusals(parity):
     with pytest.raises(BadInput, match="input_dim"):
         parity.solve(1, 0.01)
     with pytest.raises(BadInput, match="one parity"):
-        MeanFieldPopulation(NET, "hypercube", {2: 1.0, 4: 1.0})
+        limit("mean-field", NET, "hypercube", {2: 1.0, 4: 1.0})
     with pytest.raises(RuleError, match="several order parameters"):
-        _ = MeanFieldPopulation(NET, "gaussian", 2, modes=(0,)).slope
+        _ = limit("mean-field", NET, "gaussian", 2, modes=(0,)).slope
     assert "effective nodes" in parity.solve(8, 2e-5, nodes=256).status

@@ -10,8 +10,8 @@ import xarray as xr
 
 import fieldtheory as ft
 from fieldtheory.errors import BadInput, RuleError
-from fieldtheory.population import MeanFieldPopulation
 from fieldtheory.population.branches import Follower
+from tests.populations import limit
 
 H = sp.Symbol("h", real=True)
 NET = ft.Network(activation="relu", width=64, readout_variance=1.0, weight_variance=1.0, noise_variance=0.1,
@@ -61,7 +61,7 @@ class Grid:
 
 @pytest.fixture(scope="module")
 def theory():
-    return MeanFieldPopulation(NET, "hypercube", 2)
+    return limit("mean-field", NET, "hypercube", 2)
 
 
 @pytest.mark.parametrize("D, N, s, points", [(2, 16, 0.05, 300), (3, 6, 0.03, 64)])
@@ -74,7 +74,7 @@ def test_against_a_grid_over_all_weights(theory, D, N, s, points):
     for name, value in zip(found.precisions, precision[[0, -1]], strict=False):
         assert abs(found.precisions[name] - value) < 5 * found.precision_errors[name] + 1e-3 * value
     assert found.free_energy == pytest.approx(grid.free_energy(m, precision, s), abs=2e-3 * N)
-    fixed = MeanFieldPopulation(NET.replace(prior="gaussian"), "hypercube", 2).solve(D, s, width=N)
+    fixed = limit("mean-field", NET.replace(prior="gaussian"), "hypercube", 2).solve(D, s, width=N)
     assert abs(fixed.m - m) > 20 * found.error  # the wrong twin: precisions that do not move
 
 
@@ -181,11 +181,11 @@ def test_a_fixed_prior_has_no_fold_and_is_the_limit(theory):
     """α0 → ∞ at β0 = α0 σ_w²/D: one solution at every noise, and the difference falls as 1/α0."""
     given = {"nodes": 512, "shifts": 4}
     noises = [0.05**2, 0.1**2]
-    plain = MeanFieldPopulation(NET.replace(prior="gaussian"), "hypercube", 2)
+    plain = limit("mean-field", NET.replace(prior="gaussian"), "hypercube", 2)
     fixed = plain.branches(40, noises, **given)
     gaps = []
     for alpha0 in (1e4, 1e5):
-        found = MeanFieldPopulation(NET.replace(prior=ft.ARD(alpha0)), "hypercube", 2).branches(40, noises, **given)
+        found = limit("mean-field", NET.replace(prior=ft.ARD(alpha0)), "hypercube", 2).branches(40, noises, **given)
         assert found.spinodals == () and found.transition is None and len(found.dataset.branch) == 1
         gaps.append(float((found.dataset.m - fixed.dataset.m).isel(noise=0).item()))
     assert fixed.spinodals == () and len(fixed.dataset.branch) == 1
@@ -211,23 +211,19 @@ def test_on_the_whole_cube(theory):
 
 
 def test_refusals(theory):
-    with pytest.raises(BadInput, match="direction is for a fixed prior"):
-        MeanFieldPopulation(NET, "gaussian", 2)
     with pytest.raises(BadInput, match=r"alpha0=1e-06.*the precision of the rest inputs runs to"):
-        runaway = MeanFieldPopulation(NET.replace(prior=ft.ARD(1e-6)), "hypercube", 2)
+        runaway = limit("mean-field", NET.replace(prior=ft.ARD(1e-6)), "hypercube", 2)
         runaway.branches(40, [0.01, 0.1], nodes=256, shifts=2)
     with pytest.raises(BadInput, match="start"):
         theory.solve(8, 0.01, start="nowhere", nodes=256, shifts=2)
     with pytest.raises(BadInput, match="start"):
-        MeanFieldPopulation(NET.replace(prior="gaussian"), "hypercube", 2).solve(8, 0.01, start="planted")
+        limit("mean-field", NET.replace(prior="gaussian"), "hypercube", 2).solve(8, 0.01, start="planted")
     with pytest.raises(BadInput, match="noise"):
         theory.branches(8, [0.1])
     with pytest.raises(BadInput, match="samples"):
         theory.branches(8)
     with pytest.raises(RuleError, match="fixed prior"):
         _ = theory.onset
-    with pytest.raises(RuleError, match="hypercube"):
-        _ = MeanFieldPopulation(NET.replace(prior="gaussian"), "gaussian", 2).free_energy
 
 
 def test_the_derivation_verifies_itself(theory):
@@ -264,7 +260,7 @@ def test_every_input_once_on_finite_data(theory):
 
 def _two_ways(activation, order, D, only=None):
     """A fixed prior: the order parameter by bisection, and on the curve of the free energy, with other nodes."""
-    theory = MeanFieldPopulation(NET.replace(activation=activation, prior="gaussian"), "hypercube", order)
+    theory = limit("mean-field", NET.replace(activation=activation, prior="gaussian"), "hypercube", order)
     found = theory.solve(D, 0.05**2, relevant_only=only, nodes=4096)
     curve = theory.branches(D, [0.05**2, 0.1], relevant_only=only, nodes=1024).dataset.isel(noise=0, branch=0)
     error = np.hypot(float(curve.m_mcse), found.error)
@@ -282,6 +278,6 @@ def test_a_quadratic_activation():
 def test_other_activations(activation, order, D):
     """Averages over the inputs without a closed form, and slopes with none over the rest."""
     _two_ways(activation, order, D, D > 10)
-    theory = MeanFieldPopulation(NET.replace(activation=activation), "hypercube", order)
+    theory = limit("mean-field", NET.replace(activation=activation), "hypercube", order)
     found = theory.solve(D, 0.05**2, relevant_only=D > 10, nodes=1024)
     assert found.status == "converged" and found.precisions["relevant"] < found.precisions["rest"]

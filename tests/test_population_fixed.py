@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 from itertools import product
-from math import comb
 
 import numpy as np
 import pytest
@@ -16,12 +15,12 @@ from scipy.optimize import brentq
 
 import fieldtheory as ft
 from fieldtheory.errors import BadInput
-from fieldtheory.population.fixed import FixedKernelPopulation, RescaledKernelPopulation
-from fieldtheory.population.spectra import harmonics, operator_spectrum
+from fieldtheory.population.spectra import operator_spectrum
 from fieldtheory.stepchecks import check_step
+from tests.populations import limit
 
 H = sp.Symbol("h", real=True)
-KINDS = {"nngp": FixedKernelPopulation, "kernel-rescaling": RescaledKernelPopulation}
+KINDS = ("nngp", "kernel-rescaling")
 
 
 def network(activation: object) -> ft.Network:
@@ -31,7 +30,7 @@ def network(activation: object) -> ft.Network:
 @cache
 def theory(name: str, activation: object, law: str = "hypercube", target: object = 2):
     wanted = dict(target) if isinstance(target, tuple) else target
-    return KINDS[name](network(activation), law, wanted)
+    return limit(name, network(activation), law, wanted)
 
 
 @cache
@@ -65,7 +64,7 @@ TARGETS = {((1, 1.0), (3, -0.4)): lambda x: x[:, 0] - 0.4 * (x[:, 0]**3 - 3 * x[
            (((1, 2), 1.0),): lambda x: x[:, 0] * (x[:, 1]**2 - 1) / np.sqrt(2)}
 
 
-@pytest.mark.parametrize(("target", "D"), zip(TARGETS, (3, 2, 2, 3), strict=True), ids=str)
+@pytest.mark.parametrize(("target", "D"), list(zip(TARGETS, (3, 2, 2, 3), strict=True)), ids=str)
 def test_gaussian_inputs_against_the_operator_on_a_grid(target, D):
     """A cubic activation, so that a grid of inputs and one of weights are exact; nothing is split into sectors."""
     x, p = grid(D, 7)
@@ -100,15 +99,6 @@ def test_gaussian_inputs_against_the_operator_on_a_grid(target, D):
     assert np.isclose(best.values["Q"], brentq(state, 0.05 * g, 20 * g, xtol=1e-14), rtol=1e-9)
 
 
-@settings(max_examples=30, deadline=None)
-@given(n=st.integers(1, 40), degree=st.integers(0, 6))
-def test_powers_of_a_cosine_are_shared_out_among_all_harmonics(n, degree):
-    members, projection = harmonics(n, 6)
-    assert np.isclose(projection[degree] @ members, 1.0)  # t = 1
-    count = [comb(n + l - 1, l) - (comb(n + l - 3, l - 2) if l > 1 else 0) for l in range(len(members))]
-    assert members == count
-
-
 def test_what_is_left_out_counts_by_its_trace():
     whole = operator_spectrum("hypercube", sp.Max(sp.Symbol("u", real=True), 0), 1.0, 12, {2: 1.0})
     assert whole.rest < 1e-12
@@ -130,7 +120,7 @@ def test_the_derivation_verifies_itself_and_a_damaged_one_does_not(name):
 
 def test_what_cannot_be_seen_or_does_not_fit_is_refused():
     with pytest.raises(BadInput, match="no odd part"):
-        FixedKernelPopulation(network(H**2), "gaussian", {3: 1.0})
+        limit("nngp", network(H**2), "gaussian", {3: 1.0})
     with pytest.raises(BadInput, match="input_dim"):
         theory("nngp", "relu", target=2).solve(1, noise=0.1)
     with pytest.raises(BadInput, match="noise"):

@@ -10,8 +10,8 @@ import sympy as sp
 
 import fieldtheory as ft
 from fieldtheory.errors import BadInput
-from fieldtheory.population import MeanFieldPopulation
 from fieldtheory.symbolic.bases import directional_overlap
+from tests.populations import limit
 
 NET = ft.Network(activation="relu", width=16, readout_variance=1.0, weight_variance=1.0, noise_variance=0.1)
 
@@ -46,9 +46,9 @@ def test_overlaps_against_quadrature(orders, pairs):
 
 def test_a_rotated_single_index():
     """he_2 along (u_1 + u_2)/√2, written in the modes of two directions."""
-    one = MeanFieldPopulation(NET, "gaussian", 2, order=2).solve(5, 0.005)
+    one = limit("mean-field", NET, "gaussian", 2, order=2).solve(5, 0.005)
     target = {(2, 0): 0.5, (1, 1): np.sqrt(0.5), (0, 2): 0.5}
-    two = MeanFieldPopulation(NET, "gaussian", target, order=2).solve(5, 0.005)
+    two = limit("mean-field", NET, "gaussian", target, order=2).solve(5, 0.005)
     assert one.status == two.status == "converged"
     for key, weight in target.items():  # beside m_2 the mode (0, 1) of one direction, in the space perpendicular to it
         split = one.order_parameters[0, 1] * perpendicular(key, 5)
@@ -66,7 +66,7 @@ def perpendicular(key: tuple[int, int], D: int) -> float:
 
 def test_two_directions_on_a_grid():
     """y = he_1 he_1, that mode alone: the law of (w_1, w_2, |w_⊥|) at D = 3 on a grid; not with another coefficient."""
-    found = MeanFieldPopulation(NET, "gaussian", (1, 1)).solve(3, 0.01)
+    found = limit("mean-field", NET, "gaussian", (1, 1)).solve(3, 0.01)
     D, N, noise = 3, 16, 0.01
     axis = np.linspace(0, 6, 101) / np.sqrt(D)
     w1, w2, w3 = np.meshgrid(axis, axis, axis, indexing="ij")
@@ -94,7 +94,7 @@ def test_modes_left_out_bias_those_kept():
     net = ft.Network(activation="erf", width=128, readout_variance=1.0, weight_variance=1.0, noise_variance=1.0,
                      scaling=ft.Scaling.mean_field())
     target = {1: 1.0, 3: -0.3}
-    found = [MeanFieldPopulation(net, "gaussian", target, order=order).solve(64, samples=400, shifts=3)
+    found = [limit("mean-field", net, "gaussian", target, order=order).solve(64, samples=400, shifts=3)
              for order in (None, 5)]
     few, more = (solution.order_parameters for solution in found)
     assert few[3] / more[3] == pytest.approx(1.07, abs=0.02)
@@ -103,21 +103,21 @@ def test_modes_left_out_bias_those_kept():
 
 
 def test_both_ways_agree_for_several_modes():
-    theory = MeanFieldPopulation(NET, "gaussian", {(1, 1): 1.0}, order=2)
+    theory = limit("mean-field", NET, "gaussian", {(1, 1): 1.0}, order=2)
     both = theory.follow(6, noise=[0.003, 0.01, 0.03], nodes=2048, shifts=2)
     assert both.attrs["unique"] and "1_1" in both.mode.values
 
 
 def test_refusals():
     with pytest.raises(BadInput, match="same number of directions"):
-        MeanFieldPopulation(NET, "gaussian", {(1, 1): 1.0, 2: 0.5})
+        limit("mean-field", NET, "gaussian", {(1, 1): 1.0, 2: 0.5})
     with pytest.raises(BadInput, match="modes"):
-        MeanFieldPopulation(NET, "gaussian", 2, modes=[(1, 1, 1)])
+        limit("mean-field", NET, "gaussian", 2, modes=[(1, 1, 1)])
     with pytest.raises(BadInput, match="polynomial of degree 1"):
-        MeanFieldPopulation(NET, "gaussian", (2, 1))
+        limit("mean-field", NET, "gaussian", (2, 1))
     with pytest.raises(BadInput, match="order"):
-        MeanFieldPopulation(NET, "gaussian", 2, order=-1)
+        limit("mean-field", NET, "gaussian", 2, order=-1)
     with pytest.raises(BadInput, match="input_dim"):
-        MeanFieldPopulation(NET, "gaussian", (1, 1)).solve(2, 0.1)
+        limit("mean-field", NET, "gaussian", (1, 1)).solve(2, 0.1)
     with pytest.raises(BadInput, match="one parity"):
-        MeanFieldPopulation(NET, "hypercube", (1, 1))
+        limit("mean-field", NET, "hypercube", (1, 1))

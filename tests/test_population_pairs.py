@@ -5,22 +5,22 @@ import pytest
 
 import fieldtheory as ft
 from fieldtheory.errors import BadInput, NotConverged
-from fieldtheory.population import CollapsedPopulation
 from fieldtheory.population.eigenvalues import ClassNodes, Equations, classes
 from fieldtheory.population.pairs import PairLaw, chosen
+from tests.populations import limit
 
 NET = ft.Network(activation="relu", width=64, readout_variance=1.0, weight_variance=1.0, noise_variance=0.1)
 
 
 @pytest.fixture(scope="module")
 def paired():
-    return {resolvent: CollapsedPopulation(NET, "hypercube", 2, resolvent=resolvent, loops=1)
+    return {resolvent: limit("collapsed-mean-field", NET, "hypercube", 2, resolvent=resolvent, loops=1)
             for resolvent in ("mean", "self-consistent")}
 
 
 @pytest.fixture(scope="module")
 def dressed():
-    return CollapsedPopulation(NET, "hypercube", 2, resolvent="self-consistent")
+    return limit("collapsed-mean-field", NET, "hypercube", 2, resolvent="self-consistent")
 
 
 def cube(D: int) -> np.ndarray:
@@ -119,7 +119,7 @@ def test_the_medium_leaves_the_resolvent_alone(dressed):
     p = batch.weights * np.exp(-(at["tilt"] - at["tilt"].min()))
     one = G - G**2 * ((p / p.sum() / B) @ batch.powers) / N / sizes
     assert one == pytest.approx(1 / (noise + kappa * N / (N - 1)), rel=1e-8)
-    mean = CollapsedPopulation(NET, "hypercube", 2).solve(D, noise, nodes=4096, shifts=2)
+    mean = limit("collapsed-mean-field", NET, "hypercube", 2).solve(D, noise, nodes=4096, shifts=2)
     assert found.m < mean.m - 0.01  # the cavity's own output is too large by the fluctuation of the kernel
 
 
@@ -137,14 +137,14 @@ def test_nodes_for_pairs_keep_the_averages(dressed):
 
 def test_one_site_has_no_fluctuation(paired):
     """With one neuron every medium and every loop are the same."""
-    plain = CollapsedPopulation(NET, "hypercube", 2).solve(3, 0.05, width=1, nodes=1024, shifts=2)
+    plain = limit("collapsed-mean-field", NET, "hypercube", 2).solve(3, 0.05, width=1, nodes=1024, shifts=2)
     for theory in paired.values():
         assert theory.solve(3, 0.05, width=1, nodes=1024, shifts=2).m == pytest.approx(plain.m, abs=1e-10)
 
 
 def test_the_mediums_agree_better_with_pairs(paired, dressed):
     """The expansion is exact about any medium: what depends on it shrinks with every cluster."""
-    plain = CollapsedPopulation(NET, "hypercube", 2).solve(4, 0.01, nodes=2048, shifts=3)
+    plain = limit("collapsed-mean-field", NET, "hypercube", 2).solve(4, 0.01, nodes=2048, shifts=3)
     alone = dressed.solve(4, 0.01, nodes=2048, shifts=3)
     with_pairs = [theory.solve(4, 0.01, nodes=2048, shifts=3, pairs=64) for theory in paired.values()]
     assert all(found.status == "converged" and found.error < 0.003 for found in with_pairs)
@@ -155,16 +155,16 @@ def test_the_mediums_agree_better_with_pairs(paired, dressed):
 
 def test_pairs_that_attract_are_refused():
     """4-parity well past its onset: chains of pairs do not sum, and no number is returned."""
-    theory = CollapsedPopulation(NET, "hypercube", 4, resolvent="self-consistent", loops=1)
+    theory = limit("collapsed-mean-field", NET, "hypercube", 4, resolvent="self-consistent", loops=1)
     with pytest.raises(NotConverged, match=r"least eigenvalue of 1 \+ MpV: -.*loops=0"):
         theory.solve(5, 0.02**2, nodes=2048, shifts=2, pairs=64)
 
 
 def test_refusals(paired):
     with pytest.raises(BadInput, match="resolvent"):
-        CollapsedPopulation(NET, "hypercube", 2, resolvent="typical")
+        limit("collapsed-mean-field", NET, "hypercube", 2, resolvent="typical")
     with pytest.raises(BadInput, match="loops"):
-        CollapsedPopulation(NET, "hypercube", 2, loops=2)
+        limit("collapsed-mean-field", NET, "hypercube", 2, loops=2)
     with pytest.raises(BadInput, match="pairs"):
         paired["mean"].solve(3, 0.01, pairs=8, nodes=256)
 

@@ -9,7 +9,7 @@ ln Z = F - ½ ln det 2πF'' to one loop.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from fieldtheory.errors import NotConverged
 from fieldtheory.onesite.batches import Batch
 from fieldtheory.onesite.particles import Coordinates, Grid
+from fieldtheory.onesite.precisions import number
 
 if TYPE_CHECKING:
     from fieldtheory.onesite.environment import Environment
@@ -74,12 +75,12 @@ class Minimum:
         return float(self.value - np.linalg.slogdet(2 * np.pi * self.curvature)[1] / 2)
 
 
-class _Potential:
+class Potential:
     """F with gradient and curvature, by averages over nodes."""
 
     def __init__(self, closure: SiteClosure, values: Mapping[str, Any]) -> None:
         ((self.parameter, body),) = closure.parameters.items()
-        parts = closure.potential
+        self.parts = parts = closure.potential
         self.bends = len(parts.bend)
         outputs = {"energy": closure.action.expr, "value": body, "pull": parts.pull, "stiffness": parts.stiffness}
         outputs |= {f"{side}{k}": part for k, pair in enumerate(parts.bend)
@@ -88,8 +89,17 @@ class _Potential:
         self.values = dict(values)
         self.sites = float(values[str(parts.sites)])
 
+    @property
+    def stiffness(self) -> float:
+        """-N r''."""
+        return number(self.parts.stiffness, self.values)
+
+    def evaluated(self, t: Array, fields: Sequence[Array]) -> dict[str, Array]:
+        """All that the derivatives are averages of."""
+        return self.plan.bind(self.values | {self.parameter.name: t})(fields)
+
     def at(self, t: Array, sampler: StretchedGrid) -> dict[str, Array]:
-        found = self.plan.bind(self.values | {self.parameter.name: t})(sampler.fields)
+        found = self.evaluated(t, sampler.fields)
         sampler.start(sampler.log_volume - found["energy"])
         return found
 
@@ -132,7 +142,7 @@ def minimise(environment: Environment, values: Mapping[str, Any], start: Array |
     NotConverged
         If Newton's method does not end, or the law of one site reaches beyond any nodes.
     """
-    potential = _Potential(environment.closure, values)
+    potential = Potential(environment.closure, values)
     coordinates = environment.coordinates(dict(values))
     sampler = StretchedGrid(coordinates, np.eye(coordinates.size))
     if start is None:
@@ -161,4 +171,4 @@ def escaping(environment: Environment, values: Mapping[str, Any], found: Mapping
     return float(np.mean(energy[1] < energy[0])) if np.any(at) else 0.0
 
 
-__all__ = ["Minimum", "StretchedGrid", "escaping", "minimise"]
+__all__ = ["Minimum", "Potential", "StretchedGrid", "escaping", "minimise"]

@@ -22,6 +22,7 @@ from fieldtheory.errors import BadInput, NotConverged, RuleError
 from fieldtheory.newton import newton_system
 from fieldtheory.onesite.batches import Batch
 from fieldtheory.onesite.convex import BEYOND, RIM, STRETCHES, StretchedGrid, minimise
+from fieldtheory.onesite.descent import Descent
 from fieldtheory.onesite.particles import Coordinates, Grid, Particles
 from fieldtheory.onesite.precisions import Precision, fit, number
 from fieldtheory.symbolic.fields import Entry, depends_on, open_spaces
@@ -82,6 +83,8 @@ class Ensemble:
     """By how much the measured environment is not the one it was measured under, part by part, relative."""
     drift: list[Array] = field(default_factory=list)
     """How far the environment went in the second half of the sweeps that average, likewise."""
+    condensate: float = 0.0
+    """The share of the output along the targets that weights without bound carry (:mod:`.descent`)."""
 
 
 class Environment:
@@ -396,6 +399,8 @@ class Environment:
         environment is kept for the first ``HELD`` sweeps where it is of the same shape, until averages over the
         moved particles replace it.
         """
+        if self.at_saddle and number(self.closure.potential.stiffness, values) > 0:
+            return Descent(self, values).run(effort, seed, start)
         sampler, precisions = Particles(self.coordinates(values), effort.particles, seed), self.precisions(values)
         settle = effort.settle or (150 if precisions else 100)
         if start is not None:
@@ -409,10 +414,13 @@ class Environment:
             kept = {k: v for k, v in start.environment.items() if k in precisions or self._fits(start, environment)}
             environment, held = environment | kept, min(HELD, settle - 1) if kept else 0
         halfway: list[Array] = []
+        used: dict[str, Array] = {}
         for t in range(settle + effort.average):
             if t == settle + effort.average // 2:
                 halfway = self.parts(environment)
-            sampler.update(self.dynamics.bind(values | environment))
+            if any(value is not used.get(name) for name, value in environment.items()):
+                bound, used = self.dynamics.bind(values | environment), environment
+            sampler.update(bound)
             weight = max(0.1, 1 / (t + 2)) if t < settle else 1 / (t - settle + 10)
             new = self._averages(sampler, statics, precisions, environment)
             averages = {key: (value if key not in averages else averages[key] + weight * (value - averages[key]))
@@ -443,6 +451,12 @@ class Environment:
         both = {key: share * averages[key] + (1 - share) * value for key, value in total.items()}
         final = self.solve(both, precisions, environment) if self.parameter is not None else environment
         return Ensemble(final, self.read(both, final, sums), residual, sampler, misses=misses, drift=drift)
+
+    @property
+    def at_saddle(self) -> bool:
+        """Whether the environment is a field at its saddle that sites follow by one square of features."""
+        return (self.closure.step.rule == "site_saddle" and self.closure.convex
+                and len(self.closure.potential.bend) == 1)
 
     def _fits(self, start: Ensemble, environment: Mapping[str, Array]) -> bool:
         old, new = ({k: np.shape(v) for k, v in found.items()} for found in (start.environment, environment))

@@ -223,7 +223,11 @@ class SitePredictor:
         status: list[str] = []
         if environment.closure.convex:
             attributes["uniqueness"] = "the only solution: its potential is strictly convex"
-            lost = max(escaping(environment, solved.values, one.environment, one.sampler) for one in ensembles)
+            if environment.at_saddle:
+                attributes["condensate"] = float(np.mean([one.condensate for one in ensembles]))
+            # particles at a saddle are kept where their law exists
+            exact = [one for one in ensembles if one.sampler.exact or not environment.at_saddle]
+            lost = max((escaping(environment, solved.values, one.environment, one.sampler) for one in exact), default=0)
             if lost > 0:
                 status.append(f"not converged: the integral over one site diverges along {lost:.2g} of the directions "
                               "looked at; the solution, which exists, is elsewhere (effort: more particles or sweeps)")

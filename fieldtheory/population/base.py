@@ -13,10 +13,12 @@ import xarray as xr
 
 from fieldtheory.action import Action
 from fieldtheory.derivation import Derivation
+from fieldtheory.microscopic import activation_function
 from fieldtheory.network import Network
 from fieldtheory.population.continuation import follow
-from fieldtheory.population.modes import Key
-from fieldtheory.symbolic.bases import InputLaw
+from fieldtheory.population.modes import Key, read_target
+from fieldtheory.population.nodes import U
+from fieldtheory.symbolic.bases import input_law
 from fieldtheory.symbolic.siteclosure import SiteClosure
 
 FEW = 100.0
@@ -30,7 +32,7 @@ class PopulationSolution:
 
     ``nodes`` are the effective nodes of the worst shift, ``residual`` the largest |m - R(m)|; ``test_error`` is
     E (y - f̄)², over the modes kept.  Under ARD ``precisions`` are those of the relevant inputs and of the rest, and
-    ``free_energy`` bounds -ln Z but for (P/2) ln 2πs.
+    ``free_energy`` bounds -ln Z but for (P/2) ln 2πs, where no mode is left out.
     """
 
     order_parameters: Mapping[Key, float]
@@ -56,31 +58,44 @@ class PopulationSolution:
 
 
 class PopulationTheory(ABC):
-    """A theory of a network on a target with few modes, for infinitely many samples of a law of inputs."""
+    """A theory of a network on a target with few modes, for infinitely many samples of a law of inputs.
+
+    Parameters
+    ----------
+    site : the reduced action of a theory, of one site or of the network, over samples.
+    network : its activation, variances, width, scaling and prior; without biases.
+    law : ``hypercube`` (the target is a parity) or ``gaussian`` (Hermite modes of a few directions).
+    target : the coefficient of each mode, {k: 1.0} for y = χ_S with |S| = k; an integer k means that.  For Gaussian
+        inputs {n: g} is he_n(u·x), and with several orthonormal directions {(1, 1): g} is he_1(u_1·x) he_1(u_2·x).
+        Under ``ARD`` they are axes, u_a·x = x_a.
+
+    Raises
+    ------
+    BadInput
+        If no feature of the activation overlaps with a mode of the target: with the reason.
+    """
 
     title: ClassVar[str]
-    network: Network
-    law: InputLaw
-    target: Mapping[Key, float]
-    modes: tuple[Key, ...]
     solve: Callable[..., Any]
     """The order parameters at noise s_eff = s/P, or at a number of samples: a :class:`PopulationSolution`."""
+
+    def __init__(self, site: Action, network: Network, law: str = "hypercube", target: Key | Mapping[Key, float] = 2, *,
+                 modes: Sequence[Key] = (), order: int | None = None) -> None:
+        self.site, self.law = site, input_law(law)
+        self.network = network.plain("the population limit", ard=network.has_ard)
+        self.activation = activation_function(self.network.activation)(U)
+        read = read_target(law, self.activation, U, target, modes, order)
+        self.target, self.modes, self._modes = read.coefficients, read.keys, read.modes
 
     @property
     @abstractmethod
     def action(self) -> Action:
-        """The law of one site, derived from the microscopic action."""
+        """The action for many samples: that of one site, or of what is left of the network."""
 
     @property
     @abstractmethod
     def equations(self) -> dict[str, sp.Eq]:
         """The equations of the order parameters."""
-
-    @cached_property
-    def closure(self) -> SiteClosure:
-        closure = self.action.close()
-        assert isinstance(closure, SiteClosure)
-        return closure
 
     @property
     def derivation(self) -> Derivation:
@@ -95,4 +110,14 @@ class PopulationTheory(ABC):
         return follow(self, input_dim, noise=noise, samples=samples, **given)
 
 
-__all__ = ["FEW", "NODES", "SHIFTS", "PopulationSolution", "PopulationTheory"]
+class OneSitePopulation(PopulationTheory):
+    """A population theory that is closed by averages over the law of one site."""
+
+    @cached_property
+    def closure(self) -> SiteClosure:
+        closure = self.action.close()
+        assert isinstance(closure, SiteClosure)
+        return closure
+
+
+__all__ = ["FEW", "NODES", "SHIFTS", "OneSitePopulation", "PopulationSolution", "PopulationTheory"]

@@ -1,11 +1,12 @@
-r"""All branches of the population theory: one curve of solutions (m, ln λ, ln s), followed through its folds.
+r"""All branches of the population theory: one curve of solutions (m…, ln λ…, ln s), through its folds.
 
 Where precisions adapt to the data, weights on relevant inputs become cheap once they are used, and several solutions
 exist at one noise: a lazy one, a learned one, and an unstable one between.  They lie on one curve, along which the
 pseudo-arclength predictor and corrector go from large noise, where nothing is learned, to small noise.
 
-- *Stable*: with m at its stationary value (a maximum: the law of one site is then the best one at fixed λ), F has a
-  minimum in the precisions.  Stability changes at the folds, dσ = 0 along the curve: the *spinodals*.
+- *Stable*: with the order parameters at their stationary values (the maximum of F, which is concave in them: the law of
+  one site is then the best one at fixed λ), F has a minimum in the precisions.  Stability changes at the folds, dσ = 0
+  along the curve: the *spinodals*.
 - *Transition*: the noise at which two stable solutions have the same F, the larger bound of ln Z changing sides.
 - *Hysteresis*: a solution followed down in noise stays until its spinodal, and so it does on the way up.
 
@@ -43,7 +44,10 @@ KINKS = 1e-3
 
 @dataclass(frozen=True)
 class Spinodal:
-    """A fold of the curve: the noise at which a stable and an unstable solution meet, its error, and where."""
+    """A fold of the curve: the noise at which a stable and an unstable solution meet, its error, and where.
+
+    ``m`` is the order parameter of the target's largest mode.
+    """
 
     noise: float
     error: float
@@ -53,7 +57,7 @@ class Spinodal:
 
 @dataclass(frozen=True)
 class Transition:
-    """The noise at which two stable solutions have the same free energy, its error, and their order parameters."""
+    """The noise at which two stable solutions have the same free energy, its error, and ``m`` of both."""
 
     noise: float
     error: float
@@ -77,20 +81,12 @@ class Root:
 
     @property
     def stable(self) -> bool:
-        return _stable(self.point.curvature)
+        return self.point.stable
 
     @property
     def residual(self) -> float:
-        """|m - ⟨N a J⟩|."""
-        return abs(float(self.x[0]) - self.point.right_side)
-
-
-def _stable(curvature: Array) -> bool:
-    """Whether F has a minimum in the precisions, m being eliminated where it has its maximum."""
-    if curvature[0, 0] >= 0:
-        return False
-    reduced = curvature[1:, 1:] - np.outer(curvature[1:, 0], curvature[0, 1:]) / curvature[0, 0]
-    return bool((np.linalg.eigvalsh((reduced + reduced.T) / 2) > 0).all())
+        """The largest |m_n - ⟨N a J_n⟩|."""
+        return float(np.abs(self.x[:self.point.orders] - self.point.right_side).max())
 
 
 class Follower:
@@ -98,11 +94,12 @@ class Follower:
 
     def __init__(self, landscape: Landscape) -> None:
         self.landscape = landscape
-        self.size = 1 + len(landscape.moving)
+        self.orders = landscape.orders
+        self.size = self.orders + len(landscape.moving)
 
     def check(self, x: Array) -> None:
         """Refuse precisions that have run away, by the name of what sets them."""
-        factors = np.exp(x[1:]) / self.landscape.prior
+        factors = np.exp(x[self.orders:]) / self.landscape.prior
         for name, factor in zip(self.landscape.moving, factors, strict=True):
             if factor > RUNAWAY:
                 values = self.landscape.values
@@ -131,7 +128,7 @@ class Follower:
         return None
 
     def settle(self, x: Array, noise: float, rounds: int = 200) -> Root:
-        """From afar: the best m at fixed precisions and plain steps of those, until Newton's method takes over.
+        """From afar: the best m… at fixed precisions and plain steps of those, until Newton's method takes over.
 
         Raises
         ------
@@ -141,25 +138,27 @@ class Follower:
         for round_ in range(rounds):
             x = self._best(x, noise)
             point = self.landscape.at(x, noise)
-            plain = np.r_[0.0, self.landscape.updated(point) - x[1:]]
+            plain = np.r_[np.zeros(self.orders), self.landscape.updated(point) - x[self.orders:]]
             x = x + np.clip(plain, -0.5, 0.5)
             self.check(x)
             if np.abs(plain).max() < 0.02 or round_ % 20 == 19:
                 found = self.newton(x, noise)
-                if found is not None and found.stable and np.abs(found.x[1:] - x[1:]).max(initial=0.0) < FAR:
+                if found is not None and found.stable and np.abs((found.x - x)[self.orders:]).max(initial=0.0) < FAR:
                     return found
         raise NotConverged("no solution was found from this start", float(np.abs(point.slope).max()))
 
     def _best(self, x: Array, noise: float) -> Array:
-        """The order parameter at fixed precisions: R(m) falls with m, so that Newton's step in m is safe."""
-        N = self.landscape.values["N"]
-        c = 1 - 1 / N
+        """The order parameters at fixed precisions, F being concave in them.
+
+        Of their equations all but the law of one site is linear: each step solves them at the present law.
+        """
+        n = self.orders
         for _ in range(30):
             point = self.landscape.at(x, noise)
-            slope = point.right_side / (1 - c * x[0])  # R is (1 - cm) times what changes slowly with m
-            m = slope / (1 + c * slope)
-            move, x = m - x[0], np.array([x[0] + 0.7 * (m - x[0]), *x[1:]])
-            if abs(move) < 1e-4 * max(abs(m), 1e-3):
+            move = -np.linalg.solve(point.own, point.slope[:n])
+            m = x[:n] + move
+            x = np.r_[x[:n] + 0.7 * move, x[n:]]
+            if np.abs(move).max() < 1e-4 * max(np.abs(m).max(), 1e-3):
                 break
         return x
 
@@ -173,7 +172,7 @@ class Follower:
 
     @property
     def _metric(self) -> Array:
-        return np.r_[WEIGHT**2, np.ones(self.size)]
+        return np.r_[np.full(self.orders, WEIGHT**2), np.ones(self.size + 1 - self.orders)]
 
     def correct(self, guess: Array, tangent: Array, tolerance: float = 1e-6) -> Root | None:
         """The point of the curve in the plane through the guess across the tangent; F to second order."""
@@ -196,7 +195,7 @@ class Follower:
 
     def begin(self, noise: float) -> Root:
         """The lazy solution at a noise much larger than some noise."""
-        prior = np.r_[0.0, np.full(self.size - 1, log(self.landscape.prior))]
+        prior = np.r_[np.zeros(self.orders), np.full(self.size - self.orders, log(self.landscape.prior))]
         for further in (3.0, 6.0, 12.0):
             root = self.newton(prior, noise + further)
             if root is not None:
@@ -216,7 +215,8 @@ class Follower:
               most: int = 600) -> tuple[list[Root], list[int]]:
         """Solutions from a start at large noise to ln s = low, and the indices after which the curve has folded.
 
-        A curve that is still lazy at the low end (m < ``lazy``, no fold) is followed further, by ``farthest`` in ln s.
+        A curve that is still lazy at the low end (less than the share ``lazy`` is learned, no fold) is followed
+        further, by ``farthest`` in ln s.
         """
         roots: list[Root] = [start]
         folds: list[int] = []
@@ -225,7 +225,8 @@ class Follower:
         while len(roots) < most:
             last = roots[-1]
             z = np.r_[last.x, last.noise]
-            if last.noise < low and tangent[-1] < 0 and (folds or last.x[0] > lazy or last.noise < low - farthest):
+            if last.noise < low and tangent[-1] < 0 and (
+                    folds or self.landscape.learned(last.x) > lazy or last.noise < low - farthest):
                 break
             if last.noise > start.noise + 1.0:
                 break
@@ -285,7 +286,8 @@ class Follower:
         shifts = -(root.point.slopes @ null) / float(root.point.mixed @ null)
         names = self.landscape.moving
         return Spinodal(exp(root.noise), exp(root.noise) * float(np.std(shifts, ddof=1)) / sqrt(len(shifts)),
-                        float(root.x[0]), dict(zip(names, np.exp(root.x[1:]).tolist(), strict=True)))
+                        float(root.x[self.landscape.leading]),
+                        dict(zip(names, np.exp(root.x[self.orders:]).tolist(), strict=True)))
 
     def on_section(self, section: Sequence[Root], noise: float) -> Root | None:
         """The solution of a section of the curve at some noise: between its points, then Newton's method."""
@@ -330,6 +332,7 @@ class Follower:
 
     def _equal(self, first: Sequence[Root], second: Sequence[Root], noise: float) -> Transition | None:
         """Where two sections have the same F, near some noise, by Newton's method: dF/dσ = ∂F/∂σ on each."""
+        leading = self.landscape.leading
         for _ in range(8):
             a, b = self.on_section(first, noise), self.on_section(second, noise)
             if a is None or b is None:
@@ -341,7 +344,7 @@ class Follower:
             if abs(move) < 1e-8:
                 shifts = (a.point.values - b.point.values) / slope
                 return Transition(exp(noise), exp(noise) * float(np.std(shifts, ddof=1)) / sqrt(len(shifts)),
-                                  (float(a.x[0]), float(b.x[0])), a.point.value)
+                                  (float(a.x[leading]), float(b.x[leading])), a.point.value)
             noise += move
         return None
 
@@ -355,10 +358,11 @@ def _mostly_stable(section: Sequence[Root]) -> bool:
 class Branches:
     """The solutions of a population theory at all noises.
 
-    ``dataset`` has dims (branch, noise): ``m``, ``precision`` (also over ``inputs``), their errors ``…_mcse``,
-    ``free_energy``, ``stable`` (branch), and over noise ``m_down`` and ``m_up``, followed from large and from small
-    noise with a jump where a branch ends.  ``curve`` are the points followed, in order.  ``spinodals`` are sorted by
-    noise; ``transition`` is None where one solution is all there is.
+    ``dataset`` has dims (branch, noise): ``m``, that of the target's largest mode, ``order_parameters`` (also over
+    ``mode``), ``precision`` (also over ``inputs``), their errors ``…_mcse``, ``free_energy``, ``stable`` (branch), and
+    over noise ``m_down`` and ``m_up``, followed from large and from small noise with a jump where a branch ends.
+    ``curve`` are the points followed, in order.  ``spinodals`` are sorted by noise; ``transition`` is None where one
+    solution is all there is.
     """
 
     dataset: xr.Dataset
@@ -370,9 +374,10 @@ class Branches:
     landscape: Landscape | None = field(default=None, repr=False)
 
 
-def branches(landscape: Landscape, noises: Sequence[float], few: float) -> Branches:
+def branches(landscape: Landscape, noises: Sequence[float], few: float,
+             along: type[Follower] = Follower) -> Branches:
     """All branches between the least and the largest of some noises, and the solutions at each of them."""
-    follower = Follower(landscape)
+    follower = along(landscape)
     points = sorted({float(x) for x in noises})
     if len(points) < 2 or not points[0] > 0:
         raise BadInput("noise", noises, "at least two different positive numbers")
@@ -391,7 +396,7 @@ def branches(landscape: Landscape, noises: Sequence[float], few: float) -> Branc
     joined = [(), *((root,) for root in turns), ()]
     sections = [(*joined[k], *roots[a:b], *joined[k + 1]) for k, (a, b) in enumerate(pairwise(ends))]
     transition = follower.transition(sections)
-    names = landscape.moving
+    names, orders, leading = landscape.moving, landscape.orders, landscape.leading
     shape = (len(sections), len(grid))
     found: dict[tuple[int, int], Root] = {}
     lost: list[float] = []
@@ -402,31 +407,34 @@ def branches(landscape: Landscape, noises: Sequence[float], few: float) -> Branc
                 found[k, j] = root
             elif min(r.noise for r in section) <= noise <= max(r.noise for r in section):
                 lost.append(float(np.exp(noise)))
-    table = {name: np.full(shape, np.nan) for name in ("m", "m_mcse", "free_energy", "nodes", "residual")}
-    precision, precision_error = (np.full((*shape, len(names)), np.nan) for _ in range(2))
+    table = {name: np.full(shape, np.nan) for name in ("free_energy", "nodes", "residual")}
+    values, errors = (np.full((*shape, orders + len(names)), np.nan) for _ in range(2))
     for at, root in found.items():
-        table["m"][at], table["m_mcse"][at] = root.x[0], root.errors[0]
+        values[at], errors[at] = root.x, root.errors
         table["free_energy"][at], table["nodes"][at] = root.point.value, root.point.nodes
         table["residual"][at] = root.residual
-        precision[at], precision_error[at] = np.exp(root.x[1:]), np.exp(root.x[1:]) * root.errors[1:]
+    table = {"m": values[..., leading], "m_mcse": errors[..., leading], **table}
+    precision = np.exp(values[..., orders:])
     stable = np.array([_mostly_stable(section) for section in sections])
     down, up = _hysteresis(table["m"], stable)
     data: dict[str, Any] = {name: (("branch", "noise"), values) for name, values in table.items()}
-    data |= {"precision": (("branch", "noise", "inputs"), precision),
-             "precision_mcse": (("branch", "noise", "inputs"), precision_error), "stable": ("branch", stable),
-             "m_down": ("noise", down), "m_up": ("noise", up)}
+    data |= {"order_parameters": (("branch", "noise", "mode"), values[..., :orders]),
+             "order_parameters_mcse": (("branch", "noise", "mode"), errors[..., :orders]),
+             "precision": (("branch", "noise", "inputs"), precision),
+             "precision_mcse": (("branch", "noise", "inputs"), precision * errors[..., orders:]),
+             "stable": ("branch", stable), "m_down": ("noise", down), "m_up": ("noise", up)}
     effective = min(root.point.nodes for root in (*roots, *found.values()))
     if effective < few:
         status.append(f"not converged: {effective:.0f} effective nodes (give more nodes)")
     dataset = xr.Dataset(data, coords={"noise": np.exp(grid), "branch": np.arange(len(sections)),
-                                       "inputs": list(names)})
+                                       "inputs": list(names), "mode": landscape.modes})
     line = [root for section in sections for root in section]
-    along = {"noise": [exp(r.noise) for r in line], "m": [r.x[0] for r in line],
+    columns = {"noise": [exp(r.noise) for r in line], "m": [r.x[leading] for r in line],
              "free_energy": [r.point.value for r in line], "noise_slope": [r.point.noise_slope for r in line],
              "branch": np.repeat(np.arange(len(sections)), [len(section) for section in sections]),
              "nodes": [r.point.nodes for r in line]}
-    curve = xr.Dataset({name: ("point", np.asarray(values)) for name, values in along.items()}
-                       | {f"precision_{name}": ("point", np.exp([r.x[1 + k] for r in line]))
+    curve = xr.Dataset({name: ("point", np.asarray(values)) for name, values in columns.items()}
+                       | {f"precision_{name}": ("point", np.exp([r.x[orders + k] for r in line]))
                           for k, name in enumerate(names)})
     if lost:
         status.append(f"not converged: no solution was found at noise {', '.join(f'{x:.4g}' for x in lost)}")

@@ -1,4 +1,4 @@
-r"""Collapsed mean-field theory in the population limit: one site in the mean kernel of the others, for a parity.
+r"""Collapsed mean-field theory in the population limit: one site in the mean kernel of the others; for a parity.
 
 All readouts are integrated exactly, one site is singled out (`cavity`), and sums over samples become sums over the
 parities χ_T of all subsets T of the inputs (`project`).  The mean kernel of the others is diagonal in them, by the
@@ -27,9 +27,8 @@ import sympy as sp
 from fieldtheory.action import Action
 from fieldtheory.compile import Kernel
 from fieldtheory.errors import BadInput, RuleError
-from fieldtheory.microscopic import activation_function
 from fieldtheory.network import Network
-from fieldtheory.population.base import FEW, NODES, SHIFTS, PopulationSolution, PopulationTheory
+from fieldtheory.population.base import FEW, NODES, SHIFTS, OneSitePopulation, PopulationSolution
 from fieldtheory.population.eigenvalues import (
     CLASS,
     ClassNodes,
@@ -40,10 +39,10 @@ from fieldtheory.population.eigenvalues import (
     corners,
     walsh,
 )
-from fieldtheory.population.modes import Key, read_target
+from fieldtheory.population.modes import Key
 from fieldtheory.population.nodes import EXACT, NODE, U, components, orthant, population_values
 from fieldtheory.population.pairs import Pairing, PairLaw, PairSolution, chosen
-from fieldtheory.symbolic.bases import InputAverage, input_law
+from fieldtheory.symbolic.bases import InputAverage
 from fieldtheory.symbolic.fields import Entry, Space, SpaceSum, depends_on, distribute, tidy
 from fieldtheory.symbolic.rules import Step
 
@@ -51,8 +50,6 @@ Array = np.ndarray
 
 PAIRS = 128
 """Nodes on which pairs are looked at; the cost grows as 2^D times the square and, less, the cube."""
-SAME = 1e-5
-"""How far ln κ from two starts may differ if they are the same solution."""
 
 
 @dataclass(frozen=True)
@@ -62,54 +59,26 @@ class CollapsedSolution(PopulationSolution):
     spectrum: Mapping[tuple[int, int], float] = field(default_factory=dict)
 
 
-class CollapsedPopulation(PopulationTheory):
+class CollapsedPopulation(OneSitePopulation):
     """Collapsed mean-field theory of a network on one parity on the hypercube, for infinitely many samples.
 
     Parameters
     ----------
-    network : its activation, variances, width and scaling; without biases.
-    law : ``hypercube``.
-    target : the order k of the parity, or {k: coefficient}.
-    resolvent : what the others' kernel is replaced by, its ``mean`` or a ``self-consistent`` medium.
-    loops : 1 adds pairs of sites and the chains of them that close (:meth:`.Action.fluctuation`).
-
-    Raises
-    ------
-    BadInput
-        For another law, or a parity that the activation cannot see: with the reason.
+    site : the action after `cavity` and perhaps `fluctuation`, with the shared field integrated out.
+    network, law, target : as of :class:`.PopulationTheory`.  All modes of the output are kept.
     """
 
     title = "Collapsed mean-field theory"
 
-    def __init__(self, network: Network, law: str = "hypercube", target: Key | Mapping[Key, float] = 2, *,
-                 resolvent: str = "mean", loops: int = 0) -> None:
-        self.network = network.plain("collapsed mean-field theory in the population limit")
-        self.law = input_law(law)
-        if law != "hypercube":
-            raise BadInput("law", law, "hypercube: for other laws the mean kernel of the others is not diagonal in the "
-                                       "basis, and is not available")
-        self.activation = activation_function(self.network.activation)(U)
-        read = read_target(law, self.activation, U, target)
-        self.target, self.modes = read.coefficients, read.keys
-        (self.order,) = read.modes[0].orders
-        self.resolvent, self.loops = resolvent, loops
+    def __init__(self, site: Action, network: Network, law: str = "hypercube",
+                 target: Key | Mapping[Key, float] = 2) -> None:
+        super().__init__(site, network, law, target)
+        (self.order,) = self._modes[0].orders
         self._drawn: dict[Any, list[ClassNodes]] = {}
-        if self.corrected:
-            self.action  # noqa: B018  # refuses options that are not known
-
-    @property
-    def corrected(self) -> bool:
-        """Whether the fluctuation of the others' kernel is put back, in part."""
-        return (self.resolvent, self.loops) != ("mean", 0)
 
     @cached_property
     def action(self) -> Action:
-        """The law of one site, derived from the microscopic action."""
-        S = self.network.action().conjugate("f", "output", conjugate="j").integrate_out("a").integrate_out("f")
-        S = S.cavity("site", "j", spectrum="kappa", basis="V", modes="eigenmode")
-        if self.corrected:
-            S = S.fluctuation(resolvent=self.resolvent, loops=self.loops)
-        return S.integrate_out("j").project("sample", "X", self.law.name).diagonal("V").restrict("mode", "target", "y")
+        return self.site.project("sample", "X", self.law.name).diagonal("V").restrict("mode", "target", "y")
 
     @cached_property
     def eigenvalue(self) -> sp.Expr:
@@ -132,19 +101,29 @@ class CollapsedPopulation(PopulationTheory):
 
     # --------------------------------------------------------------------------------------------- fluctuation
 
+    @cached_property
+    def fluctuation(self) -> Step | None:
+        """The step that puts the fluctuation of the others' kernel back, in part."""
+        return next((step for step in self.action.steps if step.rule == "fluctuation"), None)
+
     @property
     def dressed(self) -> bool:
         """Whether the medium differs from the mean."""
-        return self.resolvent != "mean"
+        return self.fluctuation is not None and str(self.fluctuation.details["resolvent"]) != "mean"
 
-    @cached_property
-    def fluctuation(self) -> Step:
-        """The step that puts the fluctuation of the others' kernel back."""
-        return next(step for step in self.action.steps if step.rule == "fluctuation")
+    @property
+    def loops(self) -> int:
+        """1 with pairs of sites and the chains of them that close."""
+        return 0 if self.fluctuation is None else int(self.fluctuation.details["loops"])  # type: ignore[call-overload]
+
+    @property
+    def _corrections(self) -> Any:
+        assert self.fluctuation is not None
+        return self.fluctuation.details
 
     def on_modes(self, expr: sp.Expr) -> sp.Expr:
         """What `fluctuation` has integrated the shared field out of, in the parities."""
-        found: Any = self.fluctuation.details
+        found = self._corrections
         made: dict[sp.Basic, sp.Basic] = dict(found["features"])
         both = dict(found["twins"])
         second = {both[f]: e.xreplace({w: both[w] for w in self.closure.fields}) for f, e in found["features"].items()}
@@ -157,12 +136,12 @@ class CollapsedPopulation(PopulationTheory):
     @cached_property
     def screening(self) -> sp.Expr:
         """B, by which the form of a site is divided where the medium is to leave the resolvent alone."""
-        return self.on_modes(self.fluctuation.details["screening"])  # type: ignore[arg-type]
+        return self.on_modes(self._corrections["screening"])  # type: ignore[arg-type]
 
     @cached_property
     def medium(self) -> tuple[sp.Expr, sp.Symbol]:
         """The spectrum of the medium of N-1 others in the average of their screened form, and how that is called."""
-        found: Any = self.fluctuation.details
+        found = self._corrections
         bare, N = sp.Symbol("kappa_bare", positive=True), found["space"].size
         return _without_cancellation(found["medium"]).xreplace({found["screened"]: bare / (N - 1)}), bare
 
@@ -177,7 +156,7 @@ class CollapsedPopulation(PopulationTheory):
     @cached_property
     def pairing(self) -> Pairing:
         """The energy and the output of pairs of sites."""
-        found: Any = self.fluctuation.details
+        found = self._corrections
         outputs = {str(name): exprs for name, exprs in found["observables"].items()}["output"]
         coefficient = sp.nsimplify(next(iter(self.target.values())), rational=True)
         twins = {w: found["twins"][w] for w in self.closure.fields}
@@ -325,28 +304,19 @@ class CollapsedPopulation(PopulationTheory):
         equations = Equations(self.kernels, values, sizes, k)
         status: list[str] = []
         if start is None:
-            roots = [equations.settled(batches[0], learned) for learned in (False, True)]
-            kappa = next((root.kappa for root in roots if root.converged), roots[0].kappa)
-            if all(root.converged for root in roots):
-                seen = kappa > 0
-                if np.max(np.abs(np.log(kappa[seen] / roots[1].kappa[seen])), initial=0.0) > SAME:
-                    both = [equations.law(batches[0], root.kappa).output for root in roots]
-                    status.append(f"several solutions: m = {both[0]:.4g} from the lazy start, {both[1]:.4g} from a "
-                                  "specialised one")
+            kappa, different = equations.starts(batches[0])
+            if different:
+                both = [equations.law(batches[0], at).output for at in different]
+                status.append(f"several solutions: m = {both[0]:.4g} from the lazy start, {both[1]:.4g} from a "
+                              "specialised one")
         else:
             if list(start.spectrum) != labels:
                 raise BadInput("start", start, f"a solution for order {k} and {input_dim} inputs")
             kappa = np.array(list(start.spectrum.values()))
-        found, laws, jacobian, paired = [], [], None, []
-        for batch in batches:
-            root = equations.root(batch, kappa, jacobian)
-            if not root.converged and jacobian is not None:
-                root = equations.root(batch, kappa)
-            kappa, jacobian = root.kappa, root.jacobian
-            found.append(kappa)
-            laws.append(equations.law(batch, kappa))
-            if self.loops and values["N"] > 1:
-                paired.append(self._pairs(equations, batch, kappa, variance, pairs, seed))
+        found = equations.solutions(batches, kappa)
+        laws = [equations.law(batch, at) for batch, at in zip(batches, found, strict=True)]
+        paired = [self._pairs(equations, batch, at, variance, pairs, seed)
+                  for batch, at in zip(batches, found, strict=True) if self.loops and values["N"] > 1]
         outputs, effective = [law.output for law in laws], min(law.effective for law in laws)
         residual = max(float(np.max(np.abs(law.image - at) / (values["s"] + at)))
                        for law, at in zip(laws, found, strict=True))

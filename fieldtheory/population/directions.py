@@ -6,7 +6,7 @@ norm of the rest.  A flip of one component is a symmetry as well where all modes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 from math import sqrt
 from typing import Any
@@ -40,11 +40,11 @@ def draw(modes: tuple[Mode, ...], D: int, variance: float, points: Any, count: i
     neurons which have specialised stay in.
     """
     d, scale = len(modes[0].orders), sqrt(D)
-    mixed = [len({mode.orders[a] % 2 for mode in modes}) > 1 for a in range(d)]
-    signs = [np.array(sign) for sign in product(*((1.0, -1.0) if both else (1.0,) for both in mixed))]
+    signs = _signs(modes)
     u = points(max(count // len(signs), 16), d + 1)
-    along = [_half_even(u[:, a], scipy.stats.halfnorm(), 0.0, 2 * scale) for a in range(d)]
-    rest, weights = _half_even(u[:, d], scipy.stats.chi(D - d), 0.2 * scale, 1.2 * scale)
+    far = scipy.stats.uniform(0.0, 2 * scale)
+    along = [_mixture(u[:, a], (scipy.stats.halfnorm(), far)) for a in range(d)]
+    rest, weights = _mixture(u[:, d], (scipy.stats.chi(D - d), scipy.stats.uniform(0.2 * scale, scale)))
     weights = weights * np.prod([weight for _, weight in along], axis=0) / (len(u) * len(signs))
     first = np.concatenate([np.stack([x for x, _ in along], axis=1) * sign for sign in signs])
     rest = np.tile(rest, len(signs))
@@ -54,12 +54,40 @@ def draw(modes: tuple[Mode, ...], D: int, variance: float, points: Any, count: i
             "n_perp": float(D - d), **found}
 
 
-def _half_even(u: Array, law: Any, low: float, high: float) -> tuple[Array, Array]:
-    """Points of which one half follow a law and one half are even between two numbers; weights for the law."""
-    x = np.where(u < 0.5, law.ppf(np.minimum(2 * u, 1 - 1e-15)), low + (high - low) * (2 * u - 1))
-    density = law.pdf(x)
-    even = np.where((x >= low) & (x <= high), 1 / (high - low), 0.0)
-    return x, density / (density / 2 + even / 2)
+def whitened(modes: tuple[Mode, ...], D: int, points: Any, count: int) -> tuple[Array, Array, Array]:
+    """(W, the components u_a along the directions by row, the norm of the rest) for the law N(0, 1) of each weight.
+
+    Where the precisions follow the weights, ⟨u²⟩ stays near one, so that a neuron which stands out has a few times
+    that; under a fixed prior up to √D.  What is perpendicular shrinks where neurons specialise.
+    """
+    d, scale = len(modes[0].orders), sqrt(D)
+    signs = _signs(modes)
+    u = points(max(count // len(signs), 16), d + 1)
+    near, far = scipy.stats.uniform(0.0, min(6.0, 2 * scale)), scipy.stats.uniform(0.0, 2 * scale)
+    drawn = [_mixture(u[:, a], (scipy.stats.halfnorm(), near, far)) for a in range(d)]
+    law = scipy.stats.chi(D - d)
+    shrunk = [scipy.stats.chi(D - d, scale=shrink) for shrink in (0.85, 0.65)]
+    rest, weights = _mixture(u[:, d], (law, *shrunk, scipy.stats.uniform(0.1 * scale, 1.2 * scale)))
+    weights = weights * np.prod([weight for _, weight in drawn], axis=0)
+    along = np.concatenate([np.stack([x for x, _ in drawn]) * sign[:, None] for sign in signs], axis=1)
+    return np.tile(weights, len(signs)), along, np.tile(rest, len(signs))
 
 
-__all__ = ["draw", "overlaps"]
+def _signs(modes: tuple[Mode, ...]) -> list[Array]:
+    """Orthants that are not related by a symmetry: a flip is one where all modes have the same parity in it."""
+    mixed = [len({mode.orders[a] % 2 for mode in modes}) > 1 for a in range(len(modes[0].orders))]
+    return [np.array(sign) for sign in product(*((1.0, -1.0) if both else (1.0,) for both in mixed))]
+
+
+def _mixture(u: Array, laws: Sequence[Any]) -> tuple[Array, Array]:
+    """Points of which as many follow each of some laws, from evenly spread ones; weights for the first law."""
+    part = np.minimum((len(laws) * u).astype(int), len(laws) - 1)
+    within = np.clip(len(laws) * u - part, 1e-15, 1 - 1e-15)
+    x = np.empty_like(u)
+    for k, law in enumerate(laws):
+        x[part == k] = law.ppf(within[part == k])
+    densities = np.array([law.pdf(x) for law in laws])
+    return x, densities[0] / densities.mean(axis=0)
+
+
+__all__ = ["draw", "overlaps", "whitened"]

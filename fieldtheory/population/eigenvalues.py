@@ -6,7 +6,7 @@ kernels that the law of one site is compiled to (:class:`Kernels`) are told apar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from math import exp, log
@@ -24,6 +24,8 @@ Array = np.ndarray
 CLASS = Space("class", sp.Symbol("N_class", positive=True))
 STEPS, STRIDE, TOLERANCE = 60, 1.5, 1e-10
 """Newton steps at most, how far ln κ may go in one, and the largest |ln F(κ) - ln κ| of a solution."""
+SAME = 1e-5
+"""How far solutions from two starts may differ if they are the same."""
 FAR, LONGEST, SHORTEST = 4.0, 0.5, 0.01
 """How far in ln(noise) a solution is followed from, and by which steps."""
 
@@ -111,6 +113,30 @@ class Equations:
             else:
                 stride /= 2
         return last if place == goal else root
+
+    def starts(self, batch: Any) -> tuple[Array, list[Array]]:
+        """A solution to start from, that of the lazy start where it converges; and both where the two starts differ."""
+        roots = [self.settled(batch, learned) for learned in (False, True)]
+        found = next((root.kappa for root in roots if root.converged), roots[0].kappa)
+        differ = all(root.converged for root in roots) and self.distance(found, roots[1].kappa) > SAME
+        return found, [root.kappa for root in roots] if differ else []
+
+    def solutions(self, batches: Sequence[Any], kappa: Array) -> list[Array]:
+        """The solution on each shift of the nodes, from that on the one before."""
+        found: list[Array] = []
+        jacobian = None
+        for batch in batches:
+            root = self.root(batch, kappa, jacobian)
+            if not root.converged and jacobian is not None:
+                root = self.root(batch, kappa)
+            kappa, jacobian = root.kappa, root.jacobian
+            found.append(kappa)
+        return found
+
+    def distance(self, kappa: Array, other: Array) -> float:
+        """The largest difference in ln κ."""
+        seen = kappa > 0
+        return float(np.max(np.abs(np.log(kappa[seen] / other[seen])), initial=0.0))
 
     def start(self, batch: ClassNodes, learned: bool) -> Array:
         """F at the prior; with the eigenvalue of the target as if the others had learned it."""

@@ -17,56 +17,41 @@ import sympy as sp
 from fieldtheory.action import Action
 from fieldtheory.compile import Kernel
 from fieldtheory.errors import BadInput
-from fieldtheory.microscopic import activation_function
 from fieldtheory.network import Network
 from fieldtheory.population.base import PopulationSolution, PopulationTheory
-from fieldtheory.population.modes import Key, read_target
-from fieldtheory.population.nodes import U, population_values
+from fieldtheory.population.modes import Key
+from fieldtheory.population.nodes import population_values
 from fieldtheory.population.spectra import OperatorSpectrum, operator_spectrum
 from fieldtheory.predictor import Predictor, call, compile_expressions
-from fieldtheory.symbolic.bases import input_law
 from fieldtheory.symbolic.closures import Closure
 
 Array = np.ndarray
 
 
 class FixedKernelPopulation(PopulationTheory):
-    """Regression with the fixed kernel of a network, for infinitely many samples.
+    """Regression with the fixed kernel of a network, or with the kernel rescaled, for infinitely many samples.
 
     Parameters
     ----------
-    network : its activation, variances, width and scaling; without biases.
-    law, target : as for :class:`.MeanFieldPopulation`.
-
-    Raises
-    ------
-    BadInput
-        If no feature of the activation overlaps with a mode of the target: with the reason.
+    site : the action after `gaussian_features` and `diagonalise`, with nothing over samples left to integrate.
+    network, law, target : as of :class:`.PopulationTheory`.
+    loops : the order of the closure of what is left.
     """
 
-    title = "The infinitely wide network"
-    loops = 0
+    title = "The fixed kernel"
 
-    def __init__(self, network: Network, law: str = "hypercube", target: Key | Mapping[Key, float] = 2) -> None:
-        self.network, self.law = network.plain(f"{self.title} in the population limit"), input_law(law)
-        self.activation = activation_function(self.network.activation)(U)
-        read = read_target(law, self.activation, U, target)
-        self.target, self.modes = read.coefficients, read.keys
+    def __init__(self, site: Action, network: Network, law: str = "hypercube", target: Key | Mapping[Key, float] = 2, *,
+                 loops: int = 0) -> None:
+        super().__init__(site, network, law, target)
+        self.loops = loops
         self._spectra: dict[Any, OperatorSpectrum] = {}
-
-    @property
-    def _features(self) -> Action:
-        S = self.network.action().conjugate("f", "output", conjugate="j")
-        S = S.gaussian_features("w", features="F", latent="z", projections={"X_*": "F_*"}).integrate_out("z")
-        return S.diagonalise("F", modes="mode", spectrum="lambda", variance=S.last["variance"])
 
     @cached_property
     def action(self) -> Action:
-        S = self._features.integrate_out("a").integrate_out("f").leading_order("N").integrate_out("j")
-        return S.integral_operator("lambda", "kappa")
+        return self.site.integral_operator("lambda", "kappa")
 
     @cached_property
-    def closure(self) -> Closure:  # type: ignore[override]
+    def closure(self) -> Closure:
         return self.action.close(self.loops)
 
     @property
@@ -108,17 +93,4 @@ class FixedKernelPopulation(PopulationTheory):
         return PopulationSolution(modes, dict.fromkeys(modes, 0.0), missing, best.residual, np.inf, "converged")
 
 
-class RescaledKernelPopulation(FixedKernelPopulation):
-    """The fixed kernel rescaled by the norm of the readout, at its saddle with one loop about it."""
-
-    title = "Kernel rescaling"
-    loops = 1
-
-    @cached_property
-    def action(self) -> Action:
-        S = self._features.introduce("Q", "readout_norm", conjugate="h", domain="positive")
-        S = S.integrate_out("a").integrate_conjugate("h").integrate_out("f").integrate_out("j").logarithm("Q", "u")
-        return S.integral_operator("lambda", "kappa")
-
-
-__all__ = ["FixedKernelPopulation", "RescaledKernelPopulation"]
+__all__ = ["FixedKernelPopulation"]

@@ -1,9 +1,10 @@
-r"""The variational free energy in the population limit, as a function of the order parameter and the mean precisions.
+r"""The variational free energy in the population limit, as a function of the order parameters and mean precisions.
 
 One site's action s(w), with all constants, has F = -N ln ∫dw e^{-s} ≥ -ln Z; after the rule `hyperprior` the precisions
-of the inputs are part of the environment, F(m, λ; s).  By permutation symmetry there are two of them, that of the k
-inputs of the parity (``relevant``) and that of the others (``rest``).  In w_j = u_j/√λ_j the prior is N(0, 1) whatever
-λ is, so that one set of nodes serves every solution:
+of the inputs are part of the environment, F(m, λ; s).  By permutation symmetry there is one for each class of inputs
+(:mod:`.population.whitened`): those of a parity are ``relevant``, each axis of a target of Gaussian inputs is a class
+of its own, and the others are the ``rest``.  In w_j = u_j/√λ_j the prior is N(0, 1) whatever λ is, so that one set of
+nodes serves every solution:
 
     F = offset(m, λ; s) - N ln Σ_i W_i e^{-t(u_i; m, λ; s)},
 
@@ -12,7 +13,9 @@ curvature only ∂²/∂λ² is not that of the sum over nodes but that of the i
 (∂⟨O⟩/∂λ = -Cov(O, Σw²)/2), so that no second derivative of the activation is needed.  ∂F/∂λ has the average of
 w·∂t/∂w in place of ⟨w²⟩ (the virial theorem), which vanishes with what is learned.
 
-What all solutions at one noise share, the norm of the likelihood (P/2) ln 2πs, is left out of F.
+At fixed λ and s, F is concave in m: t is minus the square of what is linear in m, and so is the offset.  Modes that are
+not kept are taken for zero, with which F bounds -ln Z only where symmetry says so (a single parity).  What all
+solutions at one noise share, the norm of the likelihood (P/2) ln 2πs, is left out of F.
 """
 
 from __future__ import annotations
@@ -20,37 +23,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
-from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import sympy as sp
 
 from fieldtheory.compile import Kernel, compile_kernel
 from fieldtheory.errors import BadInput, NotConverged, RuleError
-from fieldtheory.population.nodes import _FEW_HERMITE, EXACT, NODE, U, _of_one, orthant, smoothed
-from fieldtheory.symbolic.bases import parity_part
-from fieldtheory.symbolic.fields import Entry, Space, SpaceSum, depends_on, distribute
+from fieldtheory.population.nodes import NODE
+from fieldtheory.population.whitened import KINDS
+from fieldtheory.symbolic.bases import InputAverage
+from fieldtheory.symbolic.fields import Entry, SpaceSum, depends_on, distribute
 
 if TYPE_CHECKING:
     from fieldtheory.population.meanfield import MeanFieldPopulation
 
 Array = np.ndarray
 
-CLASSES = ("relevant", "rest")
-"""Inputs of the parity, and all others."""
-FAR = Space("far", sp.Symbol("N_far", positive=True))
-"""Corners of the cube of the other inputs (or nodes of a Gaussian in their place)."""
 SHARE = sp.Symbol("P/s", positive=True)
+FIELD = Entry("G", "data", (NODE,))
+"""What a site sees of the target and the output, Σ_n (y_n - c m_n) J_n."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """F and its derivatives by (m, ln λ) and by ln s, with what is measured on the nodes there.
+    """F and its derivatives by (m…, ln λ…) and by ln s, with what is measured on the nodes there.
 
-    ``slopes`` and ``values`` are those of each random shift; ``right_side`` is ⟨N a J⟩, which m equals at a solution,
-    ``moments`` ⟨Σw²⟩ by class.
+    ``slopes`` and ``values`` are those of each random shift; ``right_side`` are ⟨N a J_n⟩, which m_n equals at a
+    solution, ``own`` is the curvature by m at a given law of one site, ``moments`` ⟨Σw²⟩ by class.
     """
 
     value: float
@@ -61,26 +61,38 @@ class Point:
     slopes: Array
     values: Array
     nodes: float
-    right_side: float
+    right_side: Array
+    own: Array
     moments: Array
+
+    @property
+    def orders(self) -> int:
+        """How many of the unknowns are order parameters: the first."""
+        return len(self.right_side)
+
+    @property
+    def stable(self) -> bool:
+        """Whether F has a minimum in the precisions, with the order parameters at its maximum in them."""
+        n, curvature = self.orders, self.curvature
+        inner, across, outer = curvature[:n, :n], curvature[:n, n:], curvature[n:, n:]
+        if np.linalg.eigvalsh((inner + inner.T) / 2).max() >= 0:
+            return False
+        reduced = outer - across.T @ np.linalg.solve(inner, across)
+        return bool((np.linalg.eigvalsh((reduced + reduced.T) / 2) > 0).all())
 
 
 class FreeEnergy:
-    """F(m, λ; s) of a population theory of one parity, compiled."""
+    """F(m…, λ…; s) of a population theory, compiled."""
 
     def __init__(self, theory: MeanFieldPopulation) -> None:
-        if theory.law.name != "hypercube":
-            raise RuleError("the free energy with precisions of their own is for a parity on the hypercube")
         self.theory = theory
-        (order,) = theory.modes
-        assert isinstance(order, int)
-        self.order = order
-        (self.m,) = theory.order_parameters.values()
+        self.unknowns = tuple(theory.order_parameters.values())
         (self.weights,) = theory.closure.fields
         self.inputs = self.weights.spaces[0]
-        (self.noise,) = (s for s in theory.tilt.free_symbols if s.name == "s")  # type: ignore[attr-defined]
-        self.precisions = {name: sp.Symbol(f"lambda_{name}", positive=True) for name in CLASSES}
-        self.counts = {"relevant": sp.Integer(self.order), "rest": self.inputs.size - self.order}
+        (self.noise,) = (s for s in sp.Add(*theory.unwritten).free_symbols if s.name == "s")  # type: ignore[attr-defined]
+        overlaps = dict(zip(theory._modes, theory._overlaps.values(), strict=True))
+        self.features = KINDS[theory.law.name](theory.activation, overlaps, theory._averages, self.inputs.size)
+        self.counts, self.precisions = self.features.counts, self.features.precisions
 
     # ----------------------------------------------------------------------------------------- expressions
 
@@ -94,7 +106,7 @@ class FreeEnergy:
     def environment(self) -> dict[str, dict[sp.Basic, sp.Basic]]:
         """By class: the order parameter of the precisions in terms of the mean precision λ of the class."""
         if self.hyperprior is None:
-            return {name: {} for name in CLASSES}
+            return {name: {} for name in self.counts}
         (spread,) = dict(self.hyperprior["order_parameters"])  # type: ignore[call-overload]
         unknown = sp.Dummy()
         found = {}
@@ -113,10 +125,10 @@ class FreeEnergy:
             raise RuleError(f"the precisions are not coupled to a sum of squares of the weights: {body}")
         sites = body.space.size
         return {name: self.hyperprior["mean"].xreplace(  # type: ignore[attr-defined]
-            {spread: sites * sp.Symbol(f"moment_{name}", positive=True) / self.counts[name]}) for name in CLASSES}
+            {spread: sites * sp.Symbol(f"moment_{name}", positive=True) / self.counts[name]}) for name in self.counts}
 
     def _by_class(self, total: SpaceSum) -> sp.Expr:
-        return sp.Add(*(self.counts[name] * total.body.xreplace(self.environment[name]) for name in CLASSES))
+        return sp.Add(*(self.counts[name] * total.body.xreplace(self.environment[name]) for name in self.counts))
 
     @cached_property
     def offset(self) -> sp.Expr:
@@ -133,32 +145,55 @@ class FreeEnergy:
             shared = sp.powsimp(term.xreplace({P: SHARE * self.noise}))
             if not shared.has(self.noise):
                 kept.append(shared.xreplace({SHARE: 1 / self.noise}))
-            elif shared.free_symbols & {self.m, *self.precisions.values()}:
+            elif shared.free_symbols & {*self.unknowns, *self.precisions.values()}:
                 raise RuleError(f"{term} depends on the solution and on P and s in another way than through s/P")
         return sp.Add(*kept)
 
-    @cached_property
-    def _powers(self) -> dict[sp.Expr, sp.Expr]:
-        """Power sums of the weights in those of the whitened ones, by class."""
-        found = {}
-        for entry in self.theory.tilt.atoms(Entry):
-            if entry.name.startswith("Q_"):
-                power = sp.Integer(entry.name[2:])
-                found[entry] = sp.Add(*(precision**(-power / 2) * Entry(f"q_{power}_{name}", "data", (NODE,))
-                                        for name, precision in self.precisions.items()))
-        return found
+    def _whitened(self, expr: sp.Expr) -> sp.Expr:
+        """Sums over the modes gone, averages over the inputs by name, and power sums in those of whitened weights."""
+        expr = self.theory._on_modes(expr)
+        return expr.xreplace({entry: self.features.in_whitened(sp.Integer(entry.name[2:]))
+                              for entry in expr.atoms(Entry) if entry.name.startswith("Q_")})
 
     @cached_property
+    def _collective(self) -> tuple[sp.Expr, sp.Expr, sp.Expr]:
+        """(c, t, f): the order parameters enter through G = Σ_n (y_n - c m_n) J_n alone, and m_n = ⟨f J_n⟩.
+
+        Raises
+        ------
+        RuleError
+            If they enter in another way.
+        """
+        logarithms, rational = self.theory.unwritten
+        (body,) = self.theory.closure.parameters.values()
+        learned, wanted, overlap = (sp.Dummy(real=True) for _ in range(3))  # Σ m J, Σ y J, and J of one mode
+        named = {"m": learned, "y": wanted}
+        kept = self.theory.closure.steps[-1].details["kept"]
+        table: dict[sp.Basic, sp.Basic] = {}
+        for total in (rational + body).atoms(SpaceSum):
+            if total.space == kept:
+                (node,) = (n for n in total.atoms(InputAverage) if depends_on(n.body, n.basis))
+                table |= {total: named[(total.body / node).name], node: overlap}  # type: ignore[attr-defined]
+        rational, each = rational.xreplace(table), sp.cancel(body.xreplace(table) / overlap)
+        c = sp.cancel(-sp.diff(rational, learned) / sp.diff(rational, wanted))
+        if c.has(learned, wanted, SpaceSum) or each.has(overlap) or logarithms.has(kept) or (
+                sp.cancel(sp.diff(each, learned) + c * sp.diff(each, wanted)) != 0):
+            raise RuleError("the action does not depend on the order parameters through Σ(y - cm)J alone")
+        tilt, source = (sp.factor(self._whitened(expr.xreplace({learned: sp.S.Zero, wanted: FIELD})))
+                        for expr in (rational, each))
+        return c, self._whitened(logarithms) + tilt, source
+
+    @property
     def tilt(self) -> sp.Expr:
-        """t(u; m, λ; s), with the averages over the inputs as data."""
-        return self.theory.tilt.xreplace(self._powers)
+        """t(u; G, λ; s), with G and the averages over the inputs as data."""
+        return self._collective[1]
 
     def _along(self, expr: sp.Expr, name: str) -> sp.Expr:
-        """The derivative by ln λ of a class, the averages over the inputs moving with it."""
+        """The derivative by ln λ of a class, the averages over the inputs moving with it and the field held."""
         precision = self.precisions[name]
         total = precision * sp.diff(expr, precision)
         for entry in expr.atoms(Entry):
-            if not entry.name.startswith("q_"):
+            if entry != FIELD and not entry.name.startswith("q_"):
                 symbol = sp.Dummy()
                 slope = sp.diff(expr.xreplace({entry: symbol}), symbol).xreplace({symbol: entry})
                 total += slope * Entry(f"{entry.name}_{name}", "data", entry.spaces)
@@ -168,29 +203,22 @@ class FreeEnergy:
 
     @cached_property
     def _scalars(self) -> list[sp.Symbol]:
-        symbols = self.tilt.free_symbols | self.offset.free_symbols | set(self.precisions.values())
-        symbols |= self.theory.sources[self.theory.modes[0]].free_symbols
-        return sorted(symbols, key=lambda symbol: symbol.name)  # type: ignore[attr-defined]
+        c, tilt, source = self._collective
+        symbols = c.free_symbols | tilt.free_symbols | source.free_symbols | self.offset.free_symbols
+        return sorted(symbols | set(self.precisions.values()), key=lambda symbol: symbol.name)  # type: ignore[attr-defined]
 
     @cached_property
-    def sums(self) -> Kernel:
-        """Sums over the nodes of one shift."""
-        s, m = self.noise, self.m
-        W, top = Entry("W", "data", (NODE,)), sp.Symbol("top", real=True)
-        weight = W * sp.exp(top - self.tilt)
-        observables = {"m": sp.diff(self.tilt, m), "s": s * sp.diff(self.tilt, s)}
-        observables |= {name: self._along(self.tilt, name) for name in CLASSES}
-        squares = {name: Entry(f"q_2_{name}", "data", (NODE,)) / 2 for name in CLASSES}
-        outputs: dict[str, sp.Expr] = {"Z": sp.S.One, "Z2": weight, "R": self.theory.sources[self.theory.modes[0]]
-                                       .xreplace(self._powers)}
-        outputs |= observables | {f"q_{name}": body for name, body in squares.items()}
-        for a, first in observables.items():  # derivatives of ⟨∂t⟩: of the body, and of the law
-            outputs |= {f"{a}_m": sp.diff(first, m), f"{a}_s": s * sp.diff(first, s)}
-            outputs |= {f"{a}*m": first * observables["m"], f"{a}*s": first * observables["s"]}
-            outputs |= {f"{a}*q_{name}": first * body for name, body in squares.items() if a in CLASSES}
-        whole = {name: SpaceSum(weight * body, NODE) for name, body in outputs.items()}
-        entries = sorted({e for expr in whole.values() for e in expr.atoms(Entry)}, key=lambda e: e.name)
-        return compile_kernel(whole, scalars=[*self._scalars, top], entries=entries, name="freeenergy")
+    def laws(self) -> Kernel:
+        """On the nodes of one shift: weights, derivatives of t by ln s, ln λ and the field, and f."""
+        _, t, source = self._collective
+        s, top = self.noise, sp.Symbol("top", real=True)
+        outputs = {"weight": Entry("W", "data", (NODE,)) * sp.exp(top - t), "source": source}
+        first = {"s": s * sp.diff(t, s)} | {name: self._along(t, name) for name in self.counts}
+        outputs |= first | {f"{name}_s": s * sp.diff(body, s) for name, body in first.items() if name != "s"}
+        outputs |= {f"{name}_G": _by_field(body) for name, body in first.items()}
+        outputs |= {"G": _by_field(t), "G_G": _by_field(_by_field(t))}
+        entries = sorted({e for expr in outputs.values() for e in expr.atoms(Entry)}, key=lambda e: e.name)
+        return compile_kernel(outputs, scalars=[*self._scalars, top], entries=entries, name="freeenergy")
 
     @cached_property
     def exponent(self) -> Kernel:
@@ -200,13 +228,13 @@ class FreeEnergy:
     @cached_property
     def base(self) -> Kernel:
         """The offset and its derivatives."""
-        scales = {"m": (self.m, sp.S.One), **{name: (x, x) for name, x in self.precisions.items()}}
+        scales = {m.name: (m, sp.S.One) for m in self.unknowns} | {n: (x, x) for n, x in self.precisions.items()}
 
         def along(expr: sp.Expr, name: str) -> sp.Expr:
             symbol, scale = scales[name]
             return scale * sp.diff(expr, symbol)
 
-        outputs = {"F": self.offset, "s": self.noise * sp.diff(self.offset, self.noise)}
+        outputs = {"c": self._collective[0], "F": self.offset, "s": self.noise * sp.diff(self.offset, self.noise)}
         for a in scales:
             outputs[a] = along(self.offset, a)
             outputs[f"s_{a}"] = along(outputs["s"], a)
@@ -220,79 +248,14 @@ class FreeEnergy:
         return compile_kernel(self.means, scalars=sorted(symbols, key=lambda s: s.name), entries=[],  # type: ignore[attr-defined]
                               name="precisions")
 
-    def features(self, closed: bool) -> Kernel:
-        """Averages over the inputs on nodes, and their derivatives by ln λ of each class."""
-        if closed not in self._features:
-            near, far = self.precisions.values()
-            rest, one = Entry("far", "data", (NODE, FAR)), Entry("one", "data", (FAR,))
-            rho, size = Entry("rho", "positive", (NODE,)), sp.Symbol("rho", positive=True)
-            functions = {f"J_{self.order}": (True, self.theory.activation)}
-            functions |= {entry.name: (False, _of_one(node)) for node, entry in self.theory._averages.items()}
-            half = list(product((1, -1), repeat=self.order))[:2**(self.order - 1)]  # the others by x → -x
-            outputs: dict[str, sp.Expr] = {}
-            for name, (signed, function) in functions.items():
-                inside = _part(function, self.order if signed else 0)
-                inside = smoothed(inside, size) if closed else inside
-                assert inside is not None
-                slope = _continuous(sp.diff(inside, U))
-                for corner, signs in enumerate(half):
-                    u = Entry(f"near_{corner}", "data", (NODE,)) / sp.sqrt(near)
-                    if closed:
-                        table = {U: u, size: rho / sp.sqrt(far)}
-                        bodies = {"": inside.xreplace(table), "_relevant": -u * slope.xreplace(table) / 2,
-                                  "_rest": (-size * sp.diff(inside, size) / 2).xreplace(table)}
-                    else:
-                        h = rest / sp.sqrt(far)
-                        bodies = {"": SpaceSum(one * inside.xreplace({U: u + h}), FAR),
-                                  "_relevant": -u * SpaceSum(one * slope.xreplace({U: u + h}), FAR) / 2,
-                                  "_rest": -SpaceSum(one * h * slope.xreplace({U: u + h}), FAR) / 2}
-                    weight = sp.Rational(prod(signs) if signed else 1, len(half))
-                    for suffix, body in bodies.items():
-                        outputs[name + suffix] = outputs.get(name + suffix, sp.S.Zero) + weight * body
-            entries = sorted({e for expr in outputs.values() for e in expr.atoms(Entry)}, key=lambda e: e.name)
-            self._features[closed] = compile_kernel(outputs, scalars=[near, far], entries=entries, name="whitened")
-        return self._features[closed]
 
-    @cached_property
-    def _features(self) -> dict[bool, Kernel]:
-        return {}
-
-    @cached_property
-    def closed(self) -> bool:
-        """Whether every average over a Gaussian rest is known in closed form."""
-        functions = [_part(self.theory.activation, self.order)]
-        functions += [_part(_of_one(node), 0) for node in self.theory._averages]
-        return all(smoothed(f, sp.Symbol("rho", positive=True)) is not None for f in functions)
-
-
-def _part(function: sp.Expr, parity: int) -> sp.Expr:
-    """The even or odd part of a function of U, real as it stands."""
-    found = parity_part(function, U, parity)
-    return (function + (-1)**parity * function.xreplace({U: -U})) / 2 if found.has(sp.I) else found
-
-
-def _continuous(slope: sp.Expr) -> sp.Expr:
-    """The slope of a continuous function of U, in which δ(U) stands beside what vanishes there."""
-    terms = sp.Add.make_args(sp.expand(slope))
-    for term in terms:
-        if term.has(sp.DiracDelta) and term.replace(sp.DiracDelta, lambda *_: sp.S.One).xreplace({U: sp.S.Zero}) != 0:
-            raise RuleError(f"the slope of the activation holds {term}: on single corners of the cube the free energy "
-                            "of an activation that jumps is not smooth (relevant_only averages over the rest)")
-    return sp.Add(*(term for term in terms if not term.has(sp.DiracDelta)))
-
-
-def _components(k: int, D: int) -> list[tuple[float, float, float]]:
-    """As for the fixed prior, but in units of the deviation at the present precision: weights grow with it."""
-    found = {(0.0, 1.0, 1.0), (0.0, 1.5, 1.0), (0.0, 1.0, 0.7), (0.0, 0.5, 1.0)}
-    found |= {(omega, width, 1.0) for omega in (0.5, 0.8, 1.1, 1.5, 2.0) for width in (0.15, 0.4)}
-    found |= {(omega, 1.0, 1.0) for omega in (1.0, 2.0)}
-    far = (D / k)**0.5
-    found |= {(float(omega), 0.4, 0.7) for omega in np.arange(1.0, 1.3 * far + 0.5, max(0.5, far / 6))}
-    return sorted(found)
+def _by_field(expr: sp.Expr) -> sp.Expr:
+    field = sp.Dummy(real=True)
+    return sp.diff(expr.xreplace({FIELD: field}), field).xreplace({field: FIELD})
 
 
 class Landscape:
-    """The free energy on one set of whitened nodes, in x = (m, ln λ of each class that moves) and ln s.
+    """The free energy on one set of whitened nodes, in x = (m…, ln λ of each class that moves) and ln s.
 
     Parameters
     ----------
@@ -301,108 +264,148 @@ class Landscape:
 
     def __init__(self, energy: FreeEnergy, input_dim: int, values: Mapping[str, float], prior: float,
                  relevant_only: bool | None, count: int, shifts: int, seed: int) -> None:
-        k, D = energy.order, input_dim
-        if isinstance(D, bool) or not isinstance(D, int) or k > D:
-            raise BadInput("input_dim", D, "an integer that is at least the order of the target")
+        D = energy.features.dimension(input_dim)
         if shifts < 2 or count < 64:
             raise BadInput("nodes", (count, shifts), "at least 64 nodes and 2 shifts")
         self.energy, self.values, self.prior = energy, {**values, "D": float(D)}, prior
-        self.moving = () if energy.hyperprior is None else CLASSES[:1] if k == D else CLASSES
-        only = D > EXACT if relevant_only is None else bool(relevant_only)
-        radial = only and k != D
-        self._kernel = energy.features(radial and energy.closed)
-        rng = np.random.default_rng(seed)
-        self._shifts = [self._draw(k, D, radial, count, rng) for _ in range(shifts)]
+        self.moving = () if energy.hyperprior is None else energy.features.present(D)
+        target = energy.theory.target
+        self.target = np.array([target.get(mode, 0.0) for mode in energy.theory.modes])
+        self._kernel, drawn = energy.features.draw(D, relevant_only, count, shifts, seed)
+        wanted = {*self._kernel.arguments, *energy.laws.arguments, *(f"q_2_{name}" for name in energy.counts)}
+        self._shifts = [{name: np.ascontiguousarray(x) if isinstance(x, np.ndarray) else x
+                         for name, x in given.items() if name in wanted} for given in drawn]
         self._at: tuple[float, ...] | None = None
         self._moved: list[dict[str, Array]] = []
         self._top = 0.0
 
-    def _draw(self, k: int, D: int, radial: bool, count: int, rng: np.random.Generator) -> dict[str, Array]:
-        nodes, norms, weights = orthant(_components(k, D), k, 0 if radial else D - k, D - k, count, rng)
+    @property
+    def orders(self) -> int:
+        """The number of order parameters."""
+        return len(self.target)
 
-        def corners(n: int) -> Array:
-            return np.array(list(product((1.0, -1.0), repeat=n))).reshape(2**n, n)
+    @property
+    def modes(self) -> list[str]:
+        return [mode.name for mode in self.energy.theory._modes]
 
-        z, q = _FEW_HERMITE
-        far = np.outer(norms, z) if radial else nodes[:, k:] @ corners(D - k).T
-        given: dict[str, Array] = {"W": weights / weights.sum(), "far": far, "rho": norms,
-                                   "one": q if radial else np.full(2**(D - k), 0.5**(D - k))}
-        given |= {f"near_{c}": column for c, column in enumerate((nodes[:, :k] @ corners(k)[:2**(k - 1)].T).T)}
-        powers = {f"q_{p}_relevant": (nodes[:, :k]**p).sum(axis=1) for p in range(2, 9)}
-        powers |= {f"q_{p}_rest": (nodes[:, k:]**p).sum(axis=1) for p in range(3, 9)}
-        powers["q_2_rest"] = norms**2 if radial else (nodes[:, k:]**2).sum(axis=1)
-        wanted = {*self._kernel.arguments, *self.energy.sums.arguments}
-        return {name: np.ascontiguousarray(array) for name, array in (given | powers).items() if name in wanted}
+    @property
+    def leading(self) -> int:
+        """Which order parameter is that of the target's largest mode."""
+        return int(np.argmax(np.abs(self.target)))
+
+    def learned(self, x: Array) -> float:
+        """The share of the target that the output holds."""
+        return float(self.target @ x[:self.orders] / (self.target @ self.target))
 
     # ------------------------------------------------------------------------------------------------------
 
     def _scalars(self, x: Array, noise: float) -> dict[str, float]:
-        found = {**self.values, self.energy.m.name: float(x[0]), "s": float(np.exp(noise)), "P": 1.0}
-        found |= {f"lambda_{name}": self.prior for name in CLASSES}
-        found |= {f"lambda_{name}": float(np.exp(v)) for name, v in zip(self.moving, x[1:], strict=True)}
+        found = {**self.values, "s": float(np.exp(noise)), "P": 1.0}
+        found |= {m.name: float(v) for m, v in zip(self.energy.unknowns, x, strict=False)}
+        found |= {f"lambda_{name}": self.prior for name in self.energy.counts}
+        found |= {f"lambda_{name}": float(np.exp(v)) for name, v in zip(self.moving, x[self.orders:], strict=True)}
         return found
 
     def _arrays(self, scalars: Mapping[str, float]) -> list[dict[str, Array]]:
-        key = tuple(scalars[f"lambda_{name}"] for name in CLASSES)
-        if key != self._at:
-            kernel = self._kernel
-            lambdas = dict(zip((f"lambda_{name}" for name in CLASSES), key, strict=True))
+        """What the law of a site needs on the nodes of each shift at some precisions.
+
+        ``overlaps`` are J by mode, ``moves`` their derivatives by class and mode, ``squares`` Σu²/2 by class.
+        """
+        lambdas = {f"lambda_{name}": scalars[f"lambda_{name}"] for name in self.energy.counts}
+        if tuple(lambdas.values()) != self._at:
+            names = [entry.name for entry in self.energy.features.overlaps.values()]
             self._moved = []
             for shift in self._shifts:
                 given = {**shift, **lambdas}
-                found = kernel(**{name: given[name] for name in kernel.arguments})
+                found = self._kernel(**{name: given[name] for name in self._kernel.arguments})
                 size = len(shift["W"])  # an average that is the same for all weights is a number
-                self._moved.append({**shift, **{name: np.broadcast_to(v, size) for name, v in found.items()}})
-            self._at = key
+                found = {name: np.broadcast_to(value, size) for name, value in found.items()}
+                self._moved.append({
+                    **shift, **found, "overlaps": np.array([found[name] for name in names]),
+                    "moves": np.array([[found[f"{name}_{label}"] for name in names] for label in self.energy.counts]),
+                    "squares": np.array([shift[f"q_2_{label}"] for label in self.energy.counts]) / 2})
+            self._at = tuple(lambdas.values())
         return self._moved
 
     def at(self, x: Array, noise: float) -> Point:
-        """F and its derivatives at x = (m, ln λ…) and noise = ln s."""
+        """F and its derivatives at x = (m…, ln λ…) and noise = ln s."""
         scalars = self._scalars(x, noise)
+        base = self.energy.base(**{name: scalars[name] for name in self.energy.base.arguments})
+        gap = self.target - base["c"] * x[:self.orders]
         arrays = self._arrays(scalars)
-        kernel = self.energy.sums
         for attempt in range(2):
-            given = {**scalars, "top": self._top}
-            raw = np.array([list(kernel(**{n: (given | a)[n] for n in kernel.arguments}).values()) for a in arrays])
-            if raw[:, 0].min() > 1e-60 and raw[:, 0].max() < 1e60:
+            sums = [self._sums({**scalars, **given, "G": gap @ given["overlaps"], "top": self._top}, gap, base["c"])
+                    for given in arrays]
+            totals = [found["Z"] for found in sums]
+            if min(totals) > 1e-60 and max(totals) < 1e60:
                 break
             if attempt:
-                raise NotConverged("the weights of the nodes leave the finite numbers", float(raw[:, 0].max()))
+                raise NotConverged("the weights of the nodes leave the finite numbers", float(max(totals)))
             exponent = self.energy.exponent
-            self._top = min(float(exponent(**{n: (scalars | a)[n] for n in exponent.arguments})["tilt"].min())
-                            for a in arrays)
-        return self._point(dict(zip(kernel.outputs, raw.T, strict=True)), scalars)
+            self._top = min(float(exponent(**{n: ({**scalars, **given, "G": gap @ given["overlaps"]})[n]
+                                              for n in exponent.arguments})["tilt"].min()) for given in arrays)
+        return self._point(sums, base, scalars)
+
+    def _sums(self, given: Mapping[str, Any], gap: Array, c: float) -> dict[str, Any]:
+        """Sums over the nodes of one shift, of derivatives of t by a = (m…, ln λ of each class, ln s).
+
+        ∂t/∂m_n = -c J_n ∂t/∂G, and ln λ moves J_n.
+        """
+        kernel, names = self.energy.laws, tuple(self.energy.counts)
+        found = kernel(**{name: given[name] for name in kernel.arguments})
+        weight, overlaps, moves, squares = found["weight"], given["overlaps"], given["moves"], given["squares"]
+        shifted = gap @ moves  # ∂G/∂ln λ
+        with np.errstate(over="ignore", invalid="ignore"):
+            first = np.vstack([-c * overlaps * found["G"], [found[name] + found["G"] * shift for name, shift in
+                                                            zip(names, shifted, strict=True)],
+                               np.broadcast_to(found["s"], weight.shape)])
+            weighted = first * weight
+            turned = np.array([(found[f"{name}_G"] + found["G_G"] * shift) * weight
+                               for name, shift in zip(names, shifted, strict=True)])
+            return {"Z": float(weight.sum()), "Z2": float(weight @ weight), "first": weighted.sum(axis=1),
+                    "products": weighted @ first.T, "squares": squares @ weight, "by_squares": weighted @ squares.T,
+                    "R": overlaps @ (weight * found["source"]),
+                    "m_m": c**2 * (overlaps * (weight * found["G_G"])) @ overlaps.T,
+                    "c_m": -c * (turned @ overlaps.T + moves @ (weight * found["G"])),
+                    "m_s": -c * overlaps @ (weight * found["s_G"]),
+                    "c_s": np.array([weight @ (found[f"{name}_s"] + found["s_G"] * shift)
+                                     for name, shift in zip(names, shifted, strict=True)])}
 
     def updated(self, point: Point) -> Array:
         """ln λ of each moving class from the second moments found at a point."""
         if not self.moving:
             return np.zeros(0)
         kernel = self.energy.update
-        given = {**self.values, **{f"moment_{name}": float(v) for name, v in zip(CLASSES, point.moments, strict=True)}}
+        moments = zip(self.energy.counts, point.moments, strict=True)
+        given = {**self.values, **{f"moment_{name}": float(v) for name, v in moments}}
         found = kernel(**{name: given[name] for name in kernel.arguments})
         return np.log([found[name] for name in self.moving])
 
-    def _point(self, raw: Mapping[str, Array], scalars: Mapping[str, float]) -> Point:
-        base = self.energy.base(**{name: scalars[name] for name in self.energy.base.arguments})
-        N, unknowns = scalars["N"], ("m", *self.moving)
-        mean = {name: float(column.sum() / raw["Z"].sum()) for name, column in raw.items()}
+    def _point(self, sums: list[dict[str, Any]], base: Mapping[str, float], scalars: Mapping[str, float]) -> Point:
+        N, labels = scalars["N"], tuple(self.energy.counts)
+        orders = tuple(m.name for m in self.energy.unknowns)
+        n, unknowns = len(orders), (*orders, *self.moving)
+        place = {name: k for k, name in enumerate((*orders, *labels))}
+        at = [place[name] for name in unknowns]
+        total = np.array([found["Z"] for found in sums])
+        mean = {name: sum(found[name] for found in sums) / total.sum() for name in sums[0]}
+        first = mean["first"]
+        inside = np.block([[mean["m_m"], mean["c_m"].T], [mean["c_m"], np.zeros((len(labels), len(labels)))]])
+        response = inside - mean["products"][:-1, :-1] + np.outer(first[:-1], first[:-1])
+        # of a derivative by ln λ by another one: that of the weights w, of which it is a fixed function
+        response[n:, n:] = np.outer(first[n:-1], mean["squares"]) - mean["by_squares"][n:-1]
+        across = np.r_[mean["m_s"], mean["c_s"]] - mean["products"][:-1, -1] + first[:-1] * first[-1]
+        slope = np.array([base[name] for name in unknowns])
+        second = np.array([[base[f"{a}_{b}"] for b in unknowns] for a in unknowns])
+        logs = np.log(total) - self._top
+        value = base["F"] - N * (np.log(total.mean()) - self._top)
+        return Point(float(value), slope + N * first[at], base["s"] + N * float(first[-1]),
+                     second + N * response[np.ix_(at, at)],
+                     np.array([base[f"s_{name}"] for name in unknowns]) + N * across[at],
+                     np.array([slope + N * found["first"][at] / found["Z"] for found in sums]), base["F"] - N * logs,
+                     float(total.sum()**2 / sum(found["Z2"] for found in sums)), mean["R"],
+                     second[:n, :n] + N * mean["m_m"],
+                     2 * mean["squares"] / np.array([scalars[f"lambda_{name}"] for name in labels]))
 
-        def response(a: str, b: str) -> float:
-            """The derivative of ⟨∂_a t⟩ by m or ln s; by ln λ in the weights w, of which ∂_a t is a fixed function."""
-            if b in CLASSES:
-                return -mean[f"{a}*q_{b}"] + mean[a] * mean[f"q_{b}"]
-            return mean[f"{a}_{b}"] - mean[f"{a}*{b}"] + mean[a] * mean[b]
 
-        slope = np.array([base[n] + N * mean[n] for n in unknowns])
-        slopes = np.stack([base[n] + N * raw[n] / raw["Z"] for n in unknowns], axis=1)
-        curvature = np.array([[base[f"{a}_{b}"] + N * (response(b, a) if a == "m" else response(a, b))
-                               for b in unknowns] for a in unknowns])
-        mixed = np.array([base[f"s_{a}"] + N * response(a, "s") for a in unknowns])
-        logs = np.log(raw["Z"]) - self._top
-        value = base["F"] - N * (np.log(raw["Z"].mean()) - self._top)
-        moments = np.array([2 * mean[f"q_{name}"] / scalars[f"lambda_{name}"] for name in CLASSES])
-        return Point(float(value), slope, base["s"] + N * mean["s"], curvature, mixed, slopes, base["F"] - N * logs,
-                     float(raw["Z"].sum()**2 / raw["Z2"].sum()), mean["R"], moments)
-
-
-__all__ = ["CLASSES", "FreeEnergy", "Landscape", "Point"]
+__all__ = ["FreeEnergy", "Landscape", "Point"]

@@ -7,7 +7,8 @@ evaluated on nodes that cover the prior, once; the law at any order parameter is
 - Parity on the hypercube.  The law is symmetric under every sign flip of a weight, so that nodes are drawn in one
   orthant.  J is a sum over the corners of the cube of the coordinates that are kept (all of them, or those of the
   parity, when the pre-activation of the rest is Gaussian: exact for D → ∞).
-- One direction under Gaussian inputs.  Nodes are (|w|, τ = cos(w, u)), and J_n = c_n(|w|) τⁿ (Mehler).
+- A few directions u_a under Gaussian inputs.  Nodes are |w| and τ_a = cos(w, u_a), and for one direction
+  J_n = c_n(|w|) τⁿ (Mehler).
 
 Nodes are low-discrepancy points of the prior and of laws with large weights on the relevant inputs, weighted by their
 mixture; several random shifts give the error.  With one order parameter the right side falls with m, as
@@ -16,7 +17,7 @@ mixture; several random shifts give the error.  With one order parameter the rig
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from math import sqrt
 from typing import Any
@@ -28,63 +29,40 @@ import sympy as sp
 from fieldtheory.action import Action
 from fieldtheory.compile import Kernel, compile_kernel
 from fieldtheory.errors import BadInput, NotConverged, RuleError
-from fieldtheory.microscopic import activation_function
-from fieldtheory.network import Network
 from fieldtheory.population import relevance
-from fieldtheory.population.base import FEW, NODES, SHIFTS, PopulationSolution, PopulationTheory
+from fieldtheory.population.base import FEW, NODES, SHIFTS, OneSitePopulation, PopulationSolution
 from fieldtheory.population.branches import Branches, Root, branches
 from fieldtheory.population.freeenergy import FreeEnergy, Landscape
-from fieldtheory.population.modes import Key, read_target
+from fieldtheory.population.modes import Key
 from fieldtheory.population.nodes import NODE, Features, Nodes, U, population_values
 from fieldtheory.population.relevance import Start
-from fieldtheory.symbolic.bases import InputAverage, input_law
+from fieldtheory.symbolic.bases import InputAverage
 from fieldtheory.symbolic.features import homogeneity
 from fieldtheory.symbolic.fields import Entry, SpaceSum, depends_on, distribute
 from fieldtheory.symbolic.onset import Onset
 
 Array = np.ndarray
 
-class MeanFieldPopulation(PopulationTheory):
+class MeanFieldPopulation(OneSitePopulation):
     """The mean-field theory of a network on a target with few modes, for infinitely many samples.
+
+    Under an ``ARD`` prior the mean precisions of the relevant inputs and of the rest are solved for as well, and there
+    may be several solutions (:meth:`branches`).
 
     Parameters
     ----------
-    network : its activation, variances, width and scaling; without biases.  Its prior may be an ``ARD`` for a parity:
-        then the mean precisions of the relevant inputs and of the rest are solved for as well, and there may be several
-        solutions (:meth:`branches`).
-    law : ``hypercube`` (the target is a parity) or ``gaussian`` (Hermite modes of one direction).
-    target : the coefficient of each mode, {k: 1.0} for y = χ_S with |S| = k; an integer k means that.  For Gaussian
-        inputs {n: g} is he_n(u·x), and with several orthonormal directions {(1, 1): g} is he_1(u_1·x) he_1(u_2·x).
+    site : the action after `decouple` and with the readout integrated out.
+    network, law, target : as of :class:`.PopulationTheory`.
     modes : modes kept in the output besides those of the target (Gaussian inputs; a parity is closed by symmetry);
         (n, k) adds a polynomial of order 2k in what is perpendicular to the direction (:mod:`.population.modes`).
     order : keep every mode of total order up to this.
-
-    Raises
-    ------
-    BadInput
-        If no feature of the activation overlaps with a mode of the target: with the reason.
     """
 
     title = "Mean-field theory"
 
-    def __init__(self, network: Network, law: str = "hypercube", target: Key | Mapping[Key, float] = 2, *,
-                 modes: Sequence[Key] = (), order: int | None = None) -> None:
-        self.law = input_law(law)
-        ard = network.has_ard and law == "hypercube"
-        self.network = network.plain("the population limit" if ard or not network.has_ard else
-                                     "the population limit of a direction", ard=ard)
-        self.activation = activation_function(self.network.activation)(U)
-        read = read_target(law, self.activation, U, target, modes, order)
-        self.target, self.modes, self._modes = read.coefficients, read.keys, read.modes
-
     @cached_property
     def action(self) -> Action:
-        """The law of one site, derived from the microscopic action."""
-        S = self.network.action()
-        if self.network.has_ard:
-            S = S.hyperprior("lambda", "W")
-        S = S.decouple("site", "m").integrate_out("a")
-        return S.project("sample", "X", self.law.name).complete().restrict("mode", "target", "m", "y")
+        return self.site.project("sample", "X", self.law.name).complete().restrict("mode", "target", "m", "y")
 
     @cached_property
     def order_parameters(self) -> dict[Key, sp.Symbol]:
@@ -149,8 +127,8 @@ class MeanFieldPopulation(PopulationTheory):
         return int(power)
 
     @cached_property
-    def tilt(self) -> sp.Expr:
-        """What the action of one site adds to its prior, in the quantities on the nodes."""
+    def unwritten(self) -> tuple[sp.Expr, sp.Expr]:
+        """What the action of one site adds to its prior, with the sums over the modes as they are: logarithms, rest."""
         (w,) = self.closure.fields
         terms = [t for t in sp.Add.make_args(distribute(self.action.expr)) if depends_on(t, w)]
         prior = distribute(SpaceSum(self.closure.prior_precisions[w] * w**2 / 2, w.spaces[0]))
@@ -160,6 +138,12 @@ class MeanFieldPopulation(PopulationTheory):
                 logarithms += term
             else:
                 rational += term
+        return logarithms, rational
+
+    @cached_property
+    def tilt(self) -> sp.Expr:
+        """What the action of one site adds to its prior, in the quantities on the nodes."""
+        logarithms, rational = self.unwritten
         return self._on_modes(logarithms) + self._factored(rational)
 
     @cached_property
@@ -282,7 +266,7 @@ class MeanFieldPopulation(PopulationTheory):
         Parameters
         ----------
         relevant_only : keep only the inputs of the parity, the rest as one Gaussian of norm |w_⊥| (default: for
-            input_dim > 10).
+            input_dim > 10), on the hypercube.
         nodes, shifts : nodes per random shift, and their number; the spread between shifts is the error.
         start : a solution at another noise to start from; without it from zero, or one order parameter by bisection.
             Under ARD also ``prior`` or ``planted`` (the relevant inputs are cheap); without it the better of both, by
@@ -328,13 +312,7 @@ class MeanFieldPopulation(PopulationTheory):
 
     @cached_property
     def free_energy(self) -> FreeEnergy:
-        """F(m, λ; s), which is stationary at the solutions (:mod:`.population.freeenergy`), for a parity.
-
-        Raises
-        ------
-        RuleError
-            For Gaussian inputs.
-        """
+        """F(m…, λ…; s), which is stationary at the solutions (:mod:`.population.freeenergy`)."""
         return FreeEnergy(self)
 
     def _landscape(self, input_dim: int, noise: float | None, samples: float | None, width: int | None,
@@ -359,19 +337,23 @@ class MeanFieldPopulation(PopulationTheory):
         return self._landscapes[key], float(ridge)
 
     def _solution(self, landscape: Landscape, root: Root) -> PopulationSolution:
-        (mode,) = self.modes
-        m, effective, errors = float(root.x[0]), root.point.nodes, root.errors
-        names, precisions = landscape.moving, np.exp(root.x[1:])
+        orders, effective = landscape.orders, root.point.nodes
+        m, precisions = root.x[:orders], np.exp(root.x[orders:])
         few = f"not converged: {effective:.0f} effective nodes (give more nodes)"
         status = few if effective < FEW else "converged"
-        return PopulationSolution({mode: m}, {mode: float(errors[0])}, (self.target[mode] - m)**2, root.residual,
-                                  effective, status, dict(zip(names, precisions.tolist(), strict=True)),
-                                  dict(zip(names, (precisions * errors[1:]).tolist(), strict=True)), root.point.value)
+        missing = landscape.target - m
+
+        def by(names: Iterable[Any], numbers: Array) -> dict[Any, float]:
+            return dict(zip(names, numbers.tolist(), strict=True))
+
+        return PopulationSolution(by(self.modes, m), by(self.modes, root.errors[:orders]), float(missing @ missing),
+                                  root.residual, effective, status, by(landscape.moving, precisions),
+                                  by(landscape.moving, precisions * root.errors[orders:]), root.point.value)
 
     def branches(self, input_dim: int, noise: Sequence[float] | None = None, *, samples: Sequence[float] | None = None,
                  width: int | None = None, relevant_only: bool | None = None, nodes: int = NODES // 2,
                  shifts: int = SHIFTS, seed: int = 0) -> Branches:
-        """All solutions at some noises s/P (or numbers of samples), spinodals and transition, for a parity.
+        """All solutions at some noises s/P (or numbers of samples), spinodals and transition.
 
         The curve of solutions is followed from large noise through its folds (:mod:`.population.branches`).  Under a
         fixed prior it has none.

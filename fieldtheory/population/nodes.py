@@ -83,8 +83,13 @@ class Features:
         (k,) = self.modes[0].orders
         kept = k if only else D
         rest = D - k
-        radial = only and rest > 0
-        nodes, norms, weights = orthant(components(k, D), k, kept - k, rest, count, rng)
+        return self.on_cube(D, variance, *orthant(components(k, D), k, kept - k, rest, count, rng))
+
+    def on_cube(self, D: int, variance: float, nodes: Array, norms: Array, weights: Array) -> Nodes:
+        """Averages at weights in units of the prior's deviation, those of the parity first: all, or the norm of the
+        rest."""
+        (k,), kept = self.modes[0].orders, nodes.shape[1]
+        radial = kept < D
         unit = sqrt(variance / D)
         signs = np.where((np.arange(2**kept)[:, None] >> np.arange(kept)) & 1, -1.0, 1.0)
         kernel = self._cube_kernel(radial)
@@ -120,7 +125,10 @@ class Features:
 
     def _direction(self, D: int, variance: float, only: bool, count: int, rng: np.random.Generator) -> Nodes:
         """|w| and the cosines with the relevant directions."""
-        drawn = directions.draw(self.modes, D, variance, partial(_points, rng=rng), count)
+        return self.on_directions(directions.draw(self.modes, D, variance, partial(_points, rng=rng), count))
+
+    def on_directions(self, drawn: Mapping[str, Any]) -> Nodes:
+        """Averages at weights given as :func:`.directions.draw` gives them."""
         kernel = self._radial_kernel()
         given = {**drawn, "z": _HERMITE[0], "q": _HERMITE[1]}
         found = kernel(**{name: given[name] for name in kernel.arguments})

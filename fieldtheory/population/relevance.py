@@ -19,21 +19,22 @@ if TYPE_CHECKING:
 
 Start = Literal["prior", "planted"]
 
-PLANTED = {"m": 0.9, "relevant": 0.1, "rest": 1.5}
-"""Where a solution that has learned is looked for: m, and precisions in units of the prior's."""
+LEARNED, RELEVANT, REST = 0.9, 0.1, 1.5
+"""Where a solution that has learned is looked for: the share of the target, and precisions in units of the prior's."""
 
 
 def _settled(follower: Follower, noise: float, start: PopulationSolution | Start) -> Root:
     landscape = follower.landscape
     prior = {name: landscape.prior for name in landscape.moving}
     if start == "prior":
-        m, precisions = 0.0, prior
+        m, precisions = 0 * landscape.target, prior
     elif start == "planted":
-        m, precisions = PLANTED["m"], {name: PLANTED[name] * landscape.prior for name in landscape.moving}
+        m = LEARNED * landscape.target
+        precisions = {name: (REST if name == "rest" else RELEVANT) * landscape.prior for name in landscape.moving}
     elif isinstance(start, str):
         raise BadInput("start", start, "'prior', 'planted', a solution, or None for the better of both")
     else:
-        m, precisions = start.m, dict(start.precisions) or prior
+        m, precisions = np.array(list(start.order_parameters.values())), dict(start.precisions) or prior
     try:
         return follower.settle(np.r_[m, np.log([precisions[name] for name in landscape.moving])], noise)
     except NotConverged:

@@ -15,11 +15,11 @@ Sums of positive numbers throughout: nothing cancels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
-from math import ceil, comb, factorial, prod, sqrt
+from math import ceil, comb, prod, sqrt
 from operator import add
 
 import numpy as np
@@ -30,6 +30,8 @@ import sympy as sp
 from fieldtheory.errors import BadInput
 from fieldtheory.features import hermite_table
 from fieldtheory.population.modes import Key, Mode
+from fieldtheory.symbolic.bases import directional_weight
+from fieldtheory.symbolic.harmonics import harmonics
 
 Array = np.ndarray
 
@@ -153,13 +155,12 @@ def _gaussian(activation: sp.Expr, variance: float, D: int,
     table, squares, _ = hermite_table(activation, radius, DEGREES + 1)
     pairs = (table.T * weights) @ table
 
-    members, projection = harmonics(n, DEGREES)
+    members = [int(found.multiplicity) for found in harmonics(n, DEGREES)] if n else [1]
 
     def sector(l: int) -> Sector:
         functions = [mode for mode in _functions(d, DEGREES - l) if n or not mode.pairs]
         degrees = [mode.order + l for mode in functions]
-        strength = [sqrt(multinomial((*mode.orders, l + 2 * mode.pairs)) * projection[l + 2 * mode.pairs, l])
-                    for mode in functions]
+        strength = [sqrt(directional_weight(mode.orders, mode.pairs, sp.Integer(n), l)) for mode in functions]
         cosines = [[sphere(tuple(map(add, u.orders, v.orders)), l + u.pairs + v.pairs, n, D) for v in functions]
                    for u in functions]
         matrix = pairs[np.ix_(degrees, degrees)] * np.outer(strength, strength) * np.array(cosines)
@@ -181,34 +182,6 @@ def _functions(d: int, highest: int) -> list[Mode]:
     """Orders along d directions and in |x_⊥|² up to a total degree."""
     return [Mode(orders, k) for orders in product(range(highest + 1), repeat=d) if sum(orders) <= highest
             for k in range((highest - sum(orders)) // 2 + 1)]
-
-
-def multinomial(orders: Sequence[int]) -> int:
-    """The number of words with so many of each letter."""
-    return factorial(sum(orders)) // prod(map(factorial, orders))
-
-
-def harmonics(n: int, highest: int) -> tuple[list[int], Array]:
-    """The number of harmonics of each degree l on the sphere in n dimensions, and what t^j has of each, (j, l).
-
-    The cosine t between two unit vectors has the density (1-t²)^{(n-3)/2}; with p_l its orthonormal polynomials,
-    p_l(1) p_l(t) is the kernel that projects on degree l, so that p_l(1)² is the number of harmonics.  t^j is a
-    positive kernel: its part of degree l is a_{j,l} times that kernel.
-    """
-    if n == 0:
-        return [1], np.eye(highest + 1, 1)
-    if n == 1:
-        t, weights = np.array([-1.0, 1.0]), np.array([0.5, 0.5])
-    else:
-        t, weights = scipy.special.roots_gegenbauer(highest + 2, (n - 2) / 2)
-        weights = weights / weights.sum()
-    count = min(highest + 1, len(t))
-    powers = t[:, None]**np.arange(highest + 1)
-    basis, triangle = np.linalg.qr(np.sqrt(weights)[:, None] * powers[:, :count])
-    polynomials = basis / np.sqrt(weights)[:, None]
-    ends = scipy.linalg.solve_triangular(triangle.T, np.ones(count), lower=True)  # at t = 1 every power is one
-    projection = (powers.T * weights) @ polynomials / ends
-    return [round(float(end)**2) for end in ends], np.maximum(projection, 0.0)
 
 
 @cache

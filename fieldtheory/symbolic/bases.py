@@ -36,6 +36,7 @@ from fieldtheory.symbolic.fields import (
     open_spaces,
     tidy,
 )
+from fieldtheory.symbolic.harmonics import cosine_moment, harmonics
 from fieldtheory.symbolic.rules import FieldAction, Step, names_in, tex
 
 SAMPLING = sp.Symbol("delta_P", positive=True)
@@ -224,10 +225,12 @@ def restrict(action: FieldAction, modes: Space, kept: Space, entries: Iterable[E
 
     That the target has no other components is what it is; that the output has none must be a symmetry of the law of one
     site.  For a single parity it is: the law is symmetric under sign flips of two inputs of S, or of one outside, and
-    under one of S together with the sign of the readout.  For Hermite modes it is an approximation (the remainder).
+    under one of S together with the sign of the readout; so it is for sectors, the representations of a symmetry
+    (:mod:`.symbolic.sectors`).  For Hermite modes it is an approximation (the remainder).
     """
-    laws = {node.law.name for node in action.expr.atoms(InputAverage)}
-    named = {f: Entry(f.name, f.domain, (kept,)) for f in entries}
+    nodes = action.expr.atoms(InputAverage)
+    exact = all(node.law.name == "hypercube" or len(node.basis.spaces) > 1 for node in nodes)
+    named = {f: Entry(f.name, f.domain, exchanged(f, modes, kept)) for f in entries}
 
     def on(expr: sp.Expr) -> sp.Expr:
         whole = {total: sp.Dummy(real=total.is_real, nonnegative=total.is_nonnegative)
@@ -235,8 +238,8 @@ def restrict(action: FieldAction, modes: Space, kept: Space, entries: Iterable[E
         expr = expr.xreplace(whole)
         table: dict[sp.Basic, sp.Basic] = dict(named)
         for e in expr.atoms(Entry):
-            if e.spaces == (modes,):
-                table[e] = Entry(e.name, e.domain, (kept,))
+            if modes in e.spaces:
+                table[e] = Entry(e.name, e.domain, exchanged(e, modes, kept))
         return expr.xreplace(table).xreplace({dummy: total for total, dummy in whole.items()})
 
     def kept_only(total: SpaceSum) -> sp.Expr:
@@ -254,8 +257,8 @@ def restrict(action: FieldAction, modes: Space, kept: Space, entries: Iterable[E
     names = ", ".join(f"${tex(f)}$" for f in named)
     return Step("restrict", action, replace(action, expr=push(action.expr)), push,
                 details={"modes": modes, "kept": kept, "entries": sp.Dict(named)},
-                description=f"{names} vanish at all modes but those of the target.",
-                remainder=None if laws == {"hypercube"} else TRUNCATION)
+                description=f"{names} vanish at all {modes.name}s but those of the target.",
+                remainder=None if exact else TRUNCATION)
 
 
 def diagonal(action: FieldAction, basis: Entry) -> Step:
@@ -359,28 +362,32 @@ def _polynomial_average(function: sp.Expr, u: sp.Symbol, weights: sp.Expr, space
 
 
 def directional_overlap(activation: sp.Expr, variable: sp.Symbol, orders: Sequence[int], pairs: int, size: sp.Expr,
-                        cosines: Sequence[sp.Expr], rest: sp.Expr, dimension: sp.Expr) -> sp.Expr:
-    r"""E[φ(w·x) e(x)] under Gaussian inputs, for the mode e = Π_a he_{n_a}(u_a·x) × (order 2k in |x_⊥|).
+                        cosines: Sequence[sp.Expr], rest: sp.Expr, dimension: sp.Expr, momentum: int = 0) -> sp.Expr:
+    r"""j in E[φ(w·x) e(x)] = j(w) Y(ŵ_⊥) under Gaussian inputs.
+
+    Here e = Π_a he_{n_a}(u_a·x) × (a polynomial of degree l + 2k in |x_⊥|) Y(x̂_⊥), with a harmonic Y of degree l.
 
     Features with weights of direction v and v' overlap in degree m by c_m(|w|) c_m(|w'|) (v·v')^m (Mehler).  With
-    v·v' = Σ_a τ_a τ'_a + ρρ' t, t the cosine between the perpendicular parts, averaged over the rotations that leave
-    the directions alone, this is a sum over modes of J J': J² is the coefficient of Π_a (τ_a τ'_a)^{n_a} (ρρ')^{2k}.
+    v·v' = Σ_a τ_a τ'_a + ρρ' t, t the cosine between the perpendicular parts, and t^{l+2k} in harmonics
+    (:mod:`.symbolic.harmonics`), this is a sum over modes of J J': j² is the coefficient of
+    Π_a (τ_a τ'_a)^{n_a} (ρρ')^{l+2k} Σ_m Y_lm Y'_lm.  Without angular ``momentum`` l, Y = 1.
     ``size`` is |w|, ``cosines`` are τ_a, ``rest`` is ρ² = 1 - Σ τ_a², ``dimension`` that of the perpendicular space.
     """
-    order = sum(orders) + 2 * pairs
-    marks = [sp.Dummy() for _ in (*orders, pairs)]
-    weight = sp.Poly(sp.Add(*marks)**order, *marks).coeff_monomial(sp.Mul(
-        *(x**n for x, n in zip(marks, (*orders, 2 * pairs), strict=True))))
-    coefficient = hermite_coefficient(activation, variable, order, size**2)
-    moment = sp.sqrt(weight * _cosine_moment(pairs, dimension))
-    return coefficient * moment * sp.Mul(*(tau**n for tau, n in zip(cosines, orders, strict=True))) * rest**pairs
+    coefficient = hermite_coefficient(activation, variable, sum(orders) + momentum + 2 * pairs, size**2)
+    weight = sp.sqrt(directional_weight(orders, pairs, dimension, momentum))
+    powers = sp.Mul(*(tau**n for tau, n in zip(cosines, orders, strict=True)))
+    return coefficient * weight * powers * rest**(pairs + sp.Rational(momentum, 2))
 
 
-def _cosine_moment(pairs: int, dimension: sp.Expr) -> sp.Expr:
-    """E t^{2k} of one component of a random unit vector: that of a normal variable over that of the norm."""
-    z, t = sp.Dummy("z", real=True), sp.Dummy("t")
-    norm = sp.diff((1 - 2 * t)**(-dimension / 2), t, pairs).xreplace({t: sp.S.Zero})  # E exp(t |z|²)
-    return sp.factor(closed_form(z**(2 * pairs), [z], [[sp.S.One]]) / norm)
+def directional_weight(orders: Sequence[int], pairs: int, dimension: sp.Expr, momentum: int = 0) -> sp.Expr:
+    """The coefficient of Π_a (τ_a τ'_a)^{n_a} (ρρ')^j Σ_m Y_lm Y'_lm in (v·v')^{Σn+j}, j = l + 2k."""
+    power = momentum + 2 * pairs
+    numbers = (*orders, power)
+    multinomial = sp.factorial(sum(numbers)) / sp.Mul(*(sp.factorial(n) for n in numbers))
+    if not momentum:
+        return multinomial * cosine_moment(pairs, dimension)
+    degrees = harmonics(sp.sympify(dimension), power + -power % 8)  # one list for several powers
+    return multinomial * degrees[momentum].weights[power] if momentum < len(degrees) else sp.S.Zero
 
 
 def parity_part(function: sp.Expr, variable: sp.Symbol, parity: int) -> sp.Expr:
@@ -419,4 +426,4 @@ def obstruction(activation: sp.Expr, variable: sp.Symbol, order: int) -> str | N
 
 
 __all__ = ["InputAverage", "InputLaw", "LAWS", "SAMPLING", "TRUNCATION", "complete", "diagonal", "directional_overlap",
-           "evaluated", "input_law", "obstruction", "parity_part", "project", "restrict"]
+           "directional_weight", "evaluated", "input_law", "obstruction", "parity_part", "project", "restrict"]

@@ -59,7 +59,7 @@ def integral_operator(action: FieldAction, spectrum: Entry, name: str, modes: Sp
     return Step("integral_operator", action, after, push,
                 details={"spectrum": spectrum, "modes": modes, "name": sp.Symbol(name)},
                 description=f"For many samples the eigenvalues of the kernel matrix are ${tex(samples)}$ times those "
-                            f"of the kernel's integral operator, ${tex(spectrum)} \\to {tex(samples)} {tex(kappa)}$, and "
+                            f"of the kernel's integral operator, ${tex(spectrum)} \\to {tex(samples)} {tex(kappa)}$; "
                             f"components over samples $\\sqrt{{{tex(samples)}}}$ times those in its eigenfunctions.",
                 remainder=SAMPLING)
 

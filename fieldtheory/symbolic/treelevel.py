@@ -118,6 +118,22 @@ def growth(feature: sp.Expr, fields: tuple[Entry, ...]) -> sp.Expr | None:
     return sp.Max(*powers)
 
 
+def radial(tilt: sp.Expr, dimension: sp.Expr) -> sp.Expr:
+    r"""A tilt that grows with the square of the radius, with the radius of a standard Gaussian vector integrated out.
+
+    ``tilt`` is its value at radius one: -ln of the average of e^{-ρ² tilt} over ρ, the norm of ``dimension`` standard
+    normal components, (n/2) ln(1 + 2 tilt).  It exists where 1 + 2 tilt > 0.
+    """
+    rho, rate, size = (sp.Dummy(name, positive=True) for name in ("rho", "rate", "size"))
+    integral = sp.gammasimp(sp.integrate(rho**(size - 1) * sp.exp(-rate * rho**2), (rho, 0, sp.oo)))
+    half = sp.Rational(1, 2)
+    ratio = sp.powsimp(sp.expand_power_base(integral / integral.xreplace({rate: half})))
+    exponent = sp.simplify(-sp.expand_log(sp.log(ratio), force=True))
+    doubled = sp.Dummy("doubled", positive=True)  # 1 + 2 tilt
+    exponent = sp.simplify(sp.expand_log(exponent.xreplace({rate: doubled / 2}), force=True))
+    return exponent.xreplace({doubled: 1 + 2 * tilt, size: dimension})
+
+
 def _check_growth(feature: sp.Expr, fields: tuple[Entry, ...], t: Entry) -> None:
     """Refuse features whose square grows faster than the exponent of a Gaussian prior."""
     power = growth(feature, fields)
@@ -127,4 +143,4 @@ def _check_growth(feature: sp.Expr, fields: tuple[Entry, ...], t: Entry) -> None
                         "Gaussian. There is no saddle; theories that keep the readout's self-term exist (mean-field)")
 
 
-__all__ = ["growth", "site_saddle"]
+__all__ = ["growth", "radial", "site_saddle"]

@@ -7,7 +7,7 @@ import time
 import pytest
 
 import fieldtheory as ft
-from fieldtheory.population import MeanFieldPopulation
+from tests.populations import limit
 
 pytestmark = pytest.mark.slow
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize("order, noise", [(2, 0.05**2), (4, 0.035**2)])
 def test_a_population_solve(order, noise):
     net = ft.Network(activation="relu", width=64, readout_variance=1.0, weight_variance=1.0, noise_variance=0.1)
-    theory = MeanFieldPopulation(net, "hypercube", order)
+    theory = limit("mean-field", net, "hypercube", order)
     theory.solve(8, noise)
     seconds = []
     for _ in range(10):

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import fieldtheory as ft
 from fieldtheory.errors import BadInput, RuleError, UnknownName
-from fieldtheory.population import MeanFieldPopulation
 from fieldtheory.symbolic.bases import InputAverage, evaluated, obstruction
 from fieldtheory.symbolic.fields import Entry, Space, SpaceSum
+from tests.populations import limit
 
 NET = ft.Network(activation="relu", width=64, readout_variance=1.0, weight_variance=1.0, noise_variance=0.1)
 U = sp.Symbol("u", real=True)
@@ -50,14 +50,14 @@ def test_polynomial_averages_are_moments(law, fourth):
 @pytest.mark.parametrize("activation, law, target", [("relu", "hypercube", 2), ("tanh", "hypercube", 3),
                                                      ("erf", "gaussian", 1)])
 def test_the_steps_verify_themselves(activation, law, target):
-    derivation = MeanFieldPopulation(NET.replace(activation=activation), law, target).derivation
+    derivation = limit("mean-field", NET.replace(activation=activation), law, target).derivation
     report = derivation.verify(seed=1)
     assert report.ok, report
 
 
 @pytest.mark.parametrize("rule", ["project", "complete", "restrict"])
 def test_a_wrong_step_is_caught(rule):
-    derivation = MeanFieldPopulation(NET).derivation
+    derivation = limit("mean-field", NET).derivation
     k = next(k for k, step in enumerate(derivation.steps) if step.rule == rule)
     step = derivation.steps[k]
     P = sp.Symbol("P", positive=True)

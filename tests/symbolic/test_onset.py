@@ -10,8 +10,8 @@ import sympy as sp
 
 import fieldtheory as ft
 from fieldtheory.errors import BadInput, RuleError
-from fieldtheory.population import MeanFieldPopulation
 from fieldtheory.symbolic.onset import HALF_ORDER, RATIO
+from tests.populations import limit
 
 NET = ft.Network(activation="relu", width=64, readout_variance=1.0, weight_variance=1.0, noise_variance=0.1)
 ONE = {"D": 1.0, "N": 1.0, "g": 1.0, "sigma_w^2": 1.0, "r": 1.0}
@@ -19,7 +19,7 @@ ONE = {"D": 1.0, "N": 1.0, "g": 1.0, "sigma_w^2": 1.0, "r": 1.0}
 
 @pytest.fixture(scope="module")
 def onset():
-    return MeanFieldPopulation(NET).onset
+    return limit("mean-field", NET).onset
 
 
 def test_branches_and_exponents(onset):
@@ -90,6 +90,6 @@ def test_refusals(onset):
     with pytest.raises(BadInput, match="order"):
         onset.maximum(onset.branches()["saturated"], 3)
     with pytest.raises(RuleError, match="power law"):
-        _ = MeanFieldPopulation(NET.replace(activation="erf"), target=3).onset
+        _ = limit("mean-field", NET.replace(activation="erf"), target=3).onset
     with pytest.raises(RuleError, match="parities"):
-        _ = MeanFieldPopulation(NET, "gaussian", 2).onset
+        _ = limit("mean-field", NET, "gaussian", 2).onset
