@@ -53,6 +53,7 @@ def sample(
     tempering: int | Sequence[float] | None = None,
     batch_size: int | None = None,
     adapt_mass: bool = False,
+    target_acceptance: float | None = None,
 ) -> Any:
     """Draw from the posterior over the weights of `net` given `data`, by Langevin or Hamiltonian chains.
 
@@ -91,6 +92,7 @@ def sample(
         tempering=tempering,
         batch_size=batch_size,
         adapt_mass=adapt_mass,
+        target_acceptance=target_acceptance,
     )
 
 

@@ -220,7 +220,6 @@ class Chain:
             "stream": self.stream.copy(),
             "order": self.batch[0].copy(),
             "constants": self.energy.arrays[2].copy(),
-            "observed": self.observe.arrays[2].copy(),
             "progress": np.array([self.warmed, self.stage, self.completed, self.done]),
         }
 
@@ -239,5 +238,4 @@ class Chain:
         self.stream[:] = snapshot["stream"]
         self.batch[0][:] = snapshot["order"]
         self.energy.arrays[2][:] = snapshot["constants"]
-        self.observe.arrays[2][:] = snapshot["observed"]
         self.warmed, self.stage, self.completed, self.done = (int(n) for n in snapshot["progress"])

@@ -11,7 +11,9 @@ factor is in float64 whatever the precision of the chain.
 
 Precisions (ARD): given the weights w_ij ~ N(0, 1/lambda_j), lambda_j ~ Gamma(alpha0, rate beta0),
 
-    lambda_j | w ~ Gamma(alpha0 + N/2, rate beta0 + sum_i w_ij^2 / 2).
+    lambda_j | w ~ Gamma(alpha0 + N/2, rate beta0 + sum_i w_ij^2 / 2),
+
+with omega_ij = w_ij sqrt(lambda_j) such that w stays.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from numpy.typing import NDArray
 
 from fieldtheory.errors import BadInput, UnknownName
 from fieldtheory.sampling.activations import number_type
-from fieldtheory.sampling.kernels import COLUMNS, NOISE, RATE, READOUT, RELEVANT, SHAPE, bound_type
+from fieldtheory.sampling.kernels import COLUMNS, NOISE, READOUT, RELEVANT, SHAPE, STRETCH, bound_type, set_widths
 from fieldtheory.sampling.posterior import Bound, Posterior
 from fieldtheory.sampling.random import fill_normal, uniform
 
@@ -39,8 +41,8 @@ BLOCKS = ("readout", "precision")
 
 @cache
 def update_type(dtype: str) -> Any:
-    """(position, random stream, constants of the observables, bound of the energy): draws part of the state anew."""
-    return types.float64(number_type(dtype)[::1], types.uint64[::1], types.float64[::1], bound_type(dtype))
+    """(position, random stream, bound of the energy): draws part of the position anew."""
+    return types.float64(number_type(dtype)[::1], types.uint64[::1], bound_type(dtype))
 
 
 def check_blocks(gibbs: Any) -> tuple[str, ...]:
@@ -117,10 +119,12 @@ def draw_gamma(stream: NDArray[np.uint64], shape: float) -> float:
 
 @njit(cache=True, nogil=True)
 def _hidden(position: Array, N: int, constants: Array) -> Array:
-    return position[N:].reshape(N, constants.size - COLUMNS) * constants[COLUMNS:].astype(position.dtype)
+    set_widths(position, constants)
+    D = constants.size - COLUMNS
+    return position[N : N + N * D].reshape(N, D) * constants[COLUMNS:].astype(position.dtype)
 
 
-def _draw_readout(position: Array, stream: NDArray[np.uint64], observed: Array, bound: tuple[Any, ...]) -> float:
+def _draw_readout(position: Array, stream: NDArray[np.uint64], bound: tuple[Any, ...]) -> float:
     X, y, constants, H, _, _, activate = bound
     N = H.shape[0]
     phi = np.dot(_hidden(position, N, constants), X.T)
@@ -132,29 +136,29 @@ def _draw_readout(position: Array, stream: NDArray[np.uint64], observed: Array, 
     return 0.0
 
 
-def _draw_precisions(position: Array, stream: NDArray[np.uint64], observed: Array, bound: tuple[Any, ...]) -> float:
-    """New widths 1/sqrt(lambda_j) for the energy and the observables, and omega_ij such that w_ij stays."""
+def _draw_precisions(position: Array, stream: NDArray[np.uint64], bound: tuple[Any, ...]) -> float:
+    """New precisions, and omega_ij such that w_ij stays."""
     constants, N = bound[2], bound[3].shape[0]
-    D = constants.size - COLUMNS
-    omega = position[N:].reshape(N, D)
-    relevant = int(-constants[RELEVANT])
+    D, relevant = constants.size - COLUMNS, int(constants[RELEVANT])
+    omega, v = position[N : N + N * D].reshape(N, D), position[N + N * D :]
+    # In units of CENTRE, in which the rate is the shape.
     for j in range(relevant):
-        old, squares = constants[COLUMNS + j], 0.0
+        old, squares = math.exp(constants[STRETCH] * v[j]), 0.0
         for i in range(N):
             squares += (old * omega[i, j]) ** 2
-        new = math.sqrt((constants[RATE] + 0.5 * squares) / draw_gamma(stream, constants[SHAPE] + 0.5 * N))
+        new = math.sqrt((constants[SHAPE] + 0.5 * squares) / draw_gamma(stream, constants[SHAPE] + 0.5 * N))
+        v[j] = math.log(new) / constants[STRETCH]
         stretch = omega.dtype.type(old / new)
         for i in range(N):
             omega[i, j] *= stretch
-        constants[COLUMNS + j] = observed[COLUMNS + j] = new
     return 0.0
 
 
-def _draw_both(position: Array, stream: NDArray[np.uint64], observed: Array, bound: tuple[Any, ...]) -> float:
-    return readout(position, stream, observed, bound) + precisions(position, stream, observed, bound)
+def _draw_both(position: Array, stream: NDArray[np.uint64], bound: tuple[Any, ...]) -> float:
+    return readout(position, stream, bound) + precisions(position, stream, bound)
 
 
-def _nothing(position: Array, stream: NDArray[np.uint64], observed: Array, bound: tuple[Any, ...]) -> float:
+def _nothing(position: Array, stream: NDArray[np.uint64], bound: tuple[Any, ...]) -> float:
     return 0.0
 
 
@@ -174,7 +178,7 @@ def no_update(dtype: Any) -> Any:
 def network_update(blocks: tuple[str, ...]) -> Callable[[Bound], Bound] | None:
     """Makes of a network's energy the update that draws `blocks` given the rest; None for no blocks.
 
-    It shares the arrays of the energy, and with them the noise and the widths of the weights.
+    It shares the arrays of the energy, and with them the noise.
     """
     if not blocks:
         return None
@@ -185,20 +189,6 @@ def network_update(blocks: tuple[str, ...]) -> Callable[[Bound], Bound] | None:
 
 def _bind(function: Any, energy: Bound) -> Bound:
     return Bound(_compiled(function, energy.dtype.name), energy.arrays)
-
-
-def conditional(posterior: Posterior) -> Bound:
-    """The energy given the precisions, where `Posterior.energy` has them integrated out.
-
-    The weights are then omega_ij/sqrt(lambda_j) with omega ~ N(0, 1); the first widths are those of the unit.
-    """
-    bound = posterior.energy()
-    constants = bound.arrays[2]
-    assert posterior.precision_prior is not None
-    # A number of relevant columns below zero is one of which the kernel integrates none.
-    constants[SHAPE], constants[RATE] = posterior.precision_prior
-    constants[RELEVANT] *= -1.0
-    return bound
 
 
 def updates_per_iteration(blocks: tuple[str, ...], posterior: Posterior, gradients: float) -> int:

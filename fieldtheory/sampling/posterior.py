@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 from numba import cfunc, njit
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import polygamma
 
 from fieldtheory.errors import BadInput, UnknownName
 from fieldtheory.sampling import kernels
@@ -107,19 +108,28 @@ class Bound:
         return _call(self.function, position, result, self.arrays)
 
 
+def _stretch(shape: float) -> float:
+    """The deviation of ln(1/sqrt(lambda)) for lambda from a Gamma law."""
+    return math.sqrt(float(polygamma(1, shape))) / 2
+
+
 @dataclass(frozen=True)
 class Posterior:
     """The posterior of (alpha, omega) given inputs X (P, D) and targets y (P,).
 
     `points` (M, D) are the inputs at which outputs are recorded, `directions` (k, D) the input directions u
-    along which (1/N) sum_i (w_i . u)^2 is. Positions have length N (1 + D). `weight_prior_variance` is the
+    along which (1/N) sum_i (w_i . u)^2 is. `weight_prior_variance` is the
     variance of one hidden weight, weight_variance/D for a network's own inputs, or one for each column of X.
 
     `precision_prior` = (shape, rate): the weights of the first `relevant` columns of X (None: of all) are
-    N(0, 1/lambda_j) instead, lambda_j ~ Gamma(shape, rate), with lambda_j integrated out. With v the
-    `weight_prior_variance` that then only sets the unit of omega,
+    N(0, 1/lambda_j) instead, lambda_j ~ Gamma(shape, rate). A position is then (alpha, omega, v) with
 
-        U(alpha, omega) = |alpha|^2/2 + sum_j (shape + N/2) ln(1 + v sum_i omega_ij^2 / (2 rate)) + |f - y|^2/(2 s).
+        w_ij = omega_ij/sqrt(lambda_j),    lambda_j = (shape/rate) e^(-2 t v_j),
+        U(alpha, omega, v) = (|alpha|^2 + |omega|^2)/2 + shape sum_j (e^(-2 t v_j) - 1 + 2 t v_j) + |f - y|^2/(2 s):
+
+    with t = sqrt(psi'(shape))/2, the deviation of ln sqrt(lambda): the prior of each v_j has unit width, and at fixed
+    omega a step in v_j scales a whole column of w. (Given w, lambda_j is known to a relative sqrt(2/N), so that in
+    (alpha, w) the scale of a column can only creep, be lambda integrated out or drawn in turn with w.)
 
     `dtype`: float64, or float32 for positions, data and products, with energies summed in float64 all the same.
 
@@ -168,8 +178,15 @@ class Posterior:
 
     @property
     def size(self) -> int:
-        """Number of coordinates, N (1 + D)."""
-        return self.width * (1 + self.X.shape[1])
+        """Number of coordinates, N (1 + D), and one for each precision."""
+        return self.width * (1 + self.X.shape[1]) + self.precisions
+
+    @property
+    def precisions(self) -> int:
+        """Number of precisions, those of the first columns of X."""
+        if self.precision_prior is None:
+            return 0
+        return self.X.shape[1] if self.relevant is None else self.relevant
 
     @property
     def is_linear(self) -> bool:
@@ -189,17 +206,21 @@ class Posterior:
         widths = np.broadcast_to(np.sqrt(self.weight_prior_variance), self.X.shape[1:])
         entries = np.concatenate([np.zeros(kernels.COLUMNS), widths])
         entries[kernels.READOUT] = math.sqrt(self.readout_prior_variance)
+        if self.precision_prior is not None:
+            shape, rate = self.precision_prior
+            entries[[kernels.RELEVANT, kernels.SHAPE]] = self.precisions, shape
+            entries[[kernels.CENTRE, kernels.STRETCH]] = math.sqrt(rate / shape), _stretch(shape)
         for place, value in constants.items():
             entries[place] = value
-        shape = (self.width, kernels.block_size(self.width, len(packed), dtype))
+        workspace = (self.width, kernels.block_size(self.width, len(packed), dtype))
         packed = np.array(packed, dtype, order="C")
         return Bound.make(
             kernels.compiled(functions[0] if self.is_linear else functions[1], dtype),
             X,
             y,
             entries,
-            workspace=(self.width, 0) if self.is_linear else shape,
-            columns=((),) if self.is_linear else kernels.pack(packed, shape[1]),
+            workspace=(self.width, 0) if self.is_linear else workspace,
+            columns=((),) if self.is_linear else kernels.pack(packed, workspace[1]),
             activation=self.activation_function(),
             dtype=dtype,
         )
@@ -212,14 +233,6 @@ class Posterior:
         return named_activation(self.activation, dtype)
 
     def _likelihood(self, X: Array, y: Array, constants: dict[int, float]) -> Bound:
-        if self.precision_prior is not None:
-            shape, rate = self.precision_prior
-            relevant = self.X.shape[1] if self.relevant is None else self.relevant
-            unit = np.unique(np.broadcast_to(self.weight_prior_variance, self.X.shape[1:])[:relevant])
-            if len(unit) > 1:
-                raise BadInput("weight_prior_variance", unit, "one number for all columns with a precision_prior")
-            constants = constants | {kernels.SHAPE: shape, kernels.RELEVANT: relevant}
-            constants |= {kernels.RATE: rate / unit[0] if relevant else 1.0}
         return self._bind((kernels.linear_energy, kernels.network_energy), X, y, X, constants)
 
     def energy(self) -> Bound:
@@ -249,11 +262,14 @@ class Posterior:
         functions = kernels.observe_linear, kernels.observe_network
         return self._bind(functions, rows, np.empty(0), points, {kernels.POINTS: len(points)})
 
-    def whiten(self, readout: Array, hidden: Array) -> Array:
-        """The position of given weights a (N,) and w (N, D)."""
-        return np.concatenate(
-            [
-                np.ravel(readout) / math.sqrt(self.readout_prior_variance),
-                np.ravel(hidden / np.sqrt(self.weight_prior_variance)),
-            ]
-        )
+    def whiten(self, readout: Array, hidden: Array, precisions: Array | None = None) -> Array:
+        """The position of given weights a (N,) and w (N, D), and precisions (None: their means given w)."""
+        widths, v = np.sqrt(np.broadcast_to(self.weight_prior_variance, self.X.shape[1:])), np.empty(0)
+        if self.precision_prior is not None:
+            (shape, rate), n = self.precision_prior, self.precisions
+            if precisions is None:
+                precisions = (shape + self.width / 2) / (rate + (hidden[:, :n] ** 2).sum(axis=0) / 2)
+            widths = np.concatenate([1 / np.sqrt(precisions), widths[n:]])
+            v = -np.log(precisions * rate / shape) / (2 * _stretch(shape))
+        alpha = np.ravel(readout) / math.sqrt(self.readout_prior_variance)
+        return np.concatenate([alpha, np.ravel(hidden / widths), v])

@@ -24,7 +24,6 @@ from fieldtheory.sampling.diagnostics import to_inference_data
 from fieldtheory.sampling.gibbs import (
     check_blocks,
     check_precision,
-    conditional,
     network_update,
     updates_per_iteration,
 )
@@ -63,6 +62,7 @@ def sample(
     tempering: int | Sequence[float] | None = None,
     batch_size: int | None = None,
     adapt_mass: bool = False,
+    target_acceptance: float | None = None,
 ) -> Any:
     """Draw from the posterior over the weights of `net` given `data`, by Langevin or Hamiltonian chains.
 
@@ -82,7 +82,8 @@ def sample(
         prior, "precision", after every `gibbs_every` iterations (None: when they have cost as much as the draw).
         `tempering`: a ladder of chains at growing noise that exchange positions, a number of rungs or their noise
         variances; the coldest, at the network's own, is kept. `batch_size`: samples per minibatch for "sgld" (None:
-        a quarter). `adapt_mass`: whether warm-up also measures the width of each coordinate.
+        a quarter). `adapt_mass`: whether warm-up also measures the width of each coordinate. `target_acceptance`: what
+        the step is adapted to (None: the method's own, .8 for hmc); nearer to 1 where draws diverge.
         `activation_functions`: Numba-compilable phi and its derivative, number to number, for an activation
         without a name. `initial`: where chains start, "prior" (under ARD, with all precisions at their mean),
         "zero" or weights a (N,), w (N, D) and, with biases, b (N,).
@@ -107,6 +108,10 @@ def sample(
     """
     check_dataset(data)
     method = find_method(method)
+    if target_acceptance is not None:
+        if not isinstance(target_acceptance, Real):
+            raise BadInput("target_acceptance", repr(target_acceptance), "a number between 0 and 1, or None")
+        method = replace(method, target_acceptance=target_acceptance)
     width = net.resolve_width()
     if net.input_dim is not None and net.input_dim != data.input_dim:
         raise BadInput("data", f"inputs of dimension {data.input_dim}", f"the network's {net.input_dim}")
@@ -137,9 +142,8 @@ def sample(
     every = gibbs_every or updates_per_iteration(blocks, posterior, method.repeats)
     energy, batch = _energy(posterior, method, blocks, batch_size)
     temperatures = None if tempering is None else _temperatures(tempering, net, data)
-    if temperatures is not None and (method.minibatch or "precision" in blocks):
-        raise BadInput("tempering", tempering, "None beside sgld (no energy to exchange) and gibbs='precision' (leave "
-                       "the precisions integrated out)")
+    if temperatures is not None and method.minibatch:
+        raise BadInput("tempering", tempering, "None beside sgld: a minibatch has no energy to exchange")
     start = _start(posterior, inputs, initial)
     layout = _layout(net, data, method, thin, seed, inputs, directions, initial, activation_functions)
     way = {"gibbs": blocks, "gibbs_every": every, "tempering": temperatures, "batch_size": batch_size}
@@ -188,7 +192,7 @@ def _energy(
     if not method.minibatch:
         if batch_size is not None:
             raise BadInput("batch_size", batch_size, f"none beside {method.name!r}, which takes all data")
-        return (partial(conditional, posterior) if "precision" in blocks else posterior.energy), None
+        return posterior.energy, None
     P = len(posterior.X)
     size = max(1, P // 4) if batch_size is None else batch_size
     if isinstance(size, bool) or not isinstance(size, int | np.integer) or not 1 <= size <= P:
@@ -336,7 +340,8 @@ def _start(posterior: Posterior, inputs: _Inputs, initial: Any) -> Start:
     """The function that draws a chain's first position."""
     if isinstance(initial, str):
         if initial == "prior":
-            return lambda rng: rng.standard_normal(posterior.size)
+            weights = posterior.size - posterior.precisions
+            return lambda rng: np.concatenate([rng.standard_normal(weights), np.zeros(posterior.precisions)])
         if initial == "zero":
             return lambda rng: np.zeros(posterior.size)
         raise UnknownName("initial", initial, ["prior", "zero"])

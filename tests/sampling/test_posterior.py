@@ -173,7 +173,7 @@ def test_bad_input():
         example(activation_functions=(lambda h: str(h), lambda h: 1.0)).energy()
 
 
-# --- blocks, precisions, widths of columns, precisions integrated out, minibatches --------------------------
+# --- blocks, precisions, widths of columns, minibatches --------------------------
 
 
 def simple_gradient(posterior: Posterior, position: np.ndarray) -> tuple[float, np.ndarray]:
@@ -238,33 +238,65 @@ def test_what_is_not_finite_reaches_the_energy(activation, dtype):
             assert not np.isfinite(bound(position, gradient))
 
 
+SHAPE_RATE = (1.5, 0.4)
+
+
+def with_precisions(relevant: int, activation: str = "erf") -> Posterior:
+    return example(X=np.random.default_rng(5).normal(size=(4, 3)), weight_prior_variance=0.3, activation=activation,
+                   precision_prior=SHAPE_RATE, relevant=relevant)
+
+
+def over_the_precision(bound: Bound, position: np.ndarray, N: int, j: int, relevant: int) -> float:
+    """ln of the integral over v_j, at given weights, of the density of (w_j, v_j) over that at the position."""
+    n, t, lost = position.size - relevant, np.sqrt(scipy.special.polygamma(1, SHAPE_RATE[0])) / 2, position.copy()
+    here = bound(position, lost)
+
+    def density(v: float) -> float:
+        moved, stretch = position.copy(), np.exp(t * (v - position[n + j]))
+        moved[n + j] = v
+        moved[N:n].reshape(N, -1)[:, j] /= stretch
+        return np.exp(here - bound(moved, lost)) / stretch**N
+
+    return np.log(scipy.integrate.quad(density, -12, 25, epsabs=0, epsrel=1e-10, points=[position[n + j]])[0])
+
+
+@pytest.mark.parametrize("activation", ["erf", "identity"])
 @pytest.mark.parametrize("relevant", [3, 2, 0])
-def test_precisions_integrated_out(relevant):
-    """The density with lambda_j integrated numerically, up to a constant, and the gradient by differences."""
-    shape, rate, unit = 1.5, 0.4, 0.3
-    posterior = example(X=np.random.default_rng(5).normal(size=(4, 3)), weight_prior_variance=unit, activation="erf",
-                        precision_prior=(shape, rate), relevant=relevant)
-    plain = example(X=posterior.X, weight_prior_variance=unit, activation="erf")
-    rng, N = np.random.default_rng(6), posterior.width
-    bound, without, gradient = posterior.energy(), plain.energy(), np.empty(posterior.size)
-
-    def column(squares: float) -> float:
-        w2 = unit * squares
-        density = scipy.integrate.quad(
-            lambda x: x ** (shape - 1 + N / 2) * np.exp(-x * (rate + w2 / 2)), 0, np.inf, epsabs=0, epsrel=1e-12)
-        return -np.log(density[0])
-
+def test_precisions_have_their_law(relevant, activation):
+    """exp(-U) at given weights, integrated over v with the Jacobian of omega, is the multivariate t of each column; and
+    the gradient by differences."""
+    posterior, (shape, rate) = with_precisions(relevant, activation), SHAPE_RATE
+    plain = example(X=posterior.X, weight_prior_variance=0.3, activation=activation)
+    bound, without, rng, N = posterior.energy(), plain.energy(), np.random.default_rng(6), posterior.width
+    gradient, lost, n = np.empty(posterior.size), np.empty(posterior.size), plain.size
+    assert posterior.size == n + relevant
     differences = []
     for _ in range(3):
-        position = rng.normal(size=posterior.size)
-        squares = (position[N:].reshape(N, 3) ** 2).sum(0)
-        expected = without(position, gradient) - squares[:relevant].sum() / 2 + sum(map(column, squares[:relevant]))
-        differences.append(bound(position, gradient) - expected)
+        a, w = rng.normal(size=N), rng.normal(size=(N, 3))
+        position, squares = posterior.whiten(a, w), (w**2).sum(axis=0)
+        widths = np.sqrt(squares / (position[N:n].reshape(N, 3) ** 2).sum(axis=0))
+        found = bound(position, gradient) + N * np.log(widths[:relevant]).sum()
+        found -= sum(over_the_precision(bound, position, N, j, relevant) for j in range(relevant))
+        student = (shape + N / 2) * np.log(rate + squares[:relevant] / 2).sum()
+        differences.append(found - student - without(plain.whiten(a, w), lost[:n]) + squares[:relevant].sum() / 0.6)
         steps = 1e-5 * np.eye(posterior.size)
-        scratch = np.empty_like(gradient)
-        numeric = [(bound(position + e, scratch) - bound(position - e, scratch)) / 2e-5 for e in steps]
+        numeric = [(bound(position + e, lost) - bound(position - e, lost)) / 2e-5 for e in steps]
         np.testing.assert_allclose(gradient, numeric, rtol=1e-7, atol=1e-7)
-    np.testing.assert_allclose(differences, differences[0], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(differences, differences[0], rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_the_position_of_given_weights(dtype):
+    """What is observed at the position of weights is what the weights give, whatever the precisions are."""
+    rng, X = np.random.default_rng(2), np.random.default_rng(5).normal(size=(4, 3))
+    posterior = example(X=X, activation="erf", precision_prior=SHAPE_RATE, relevant=2, points=X, directions=np.eye(3),
+                        dtype=dtype)
+    a, w = rng.normal(size=posterior.width), rng.normal(size=(posterior.width, 3))
+    expected = [*(a @ scipy.special.erf(w @ X.T)), a @ a, *np.mean(w**2, axis=0)]
+    row, tolerance = np.empty(posterior.row_size, dtype), 100 * np.finfo(dtype).eps
+    for precisions in (None, np.array([0.2, 30.0])):
+        posterior.observables()(posterior.whiten(a, w, precisions).astype(dtype), row)
+        np.testing.assert_allclose(row, expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("activation", ["erf", "identity"])
@@ -311,5 +343,3 @@ def test_other_precisions_are_refused():
         example(dtype=np.float16)
     with pytest.raises(BadInput, match="precision_prior"):
         example(precision_prior=(1.0, 0.0))
-    with pytest.raises(BadInput, match="weight_prior_variance"):
-        example(precision_prior=(1.0, 1.0), weight_prior_variance=np.array([1.0, 2.0])).energy()

@@ -8,9 +8,11 @@ from functools import cache
 import numpy as np
 import pytest
 import scipy.integrate
+import scipy.special
 import scipy.stats
 from numba import njit
 
+from fieldtheory.dataset import Dataset
 from fieldtheory.errors import BadInput, UnknownName
 from fieldtheory.network import ARD, Network, Scaling
 from fieldtheory.sampling import METHODS, Bound, Method, ess, mcse, observables, rhat, run, sample
@@ -233,11 +235,52 @@ def test_another_noise_would_be_seen():
     assert disagreement({"f": other["mean_output"]}, {"f": one["mean_output"].mean(axis=(0, 1))}, effective=600) > AGREE
 
 
-@pytest.mark.parametrize("blocks", ["precision", ("readout", "precision")])
-def test_precisions_drawn_or_integrated_out_are_the_same_law(blocks):
+RELEVANCE = {"moved": {}, "drawn": dict(gibbs="precision"), "readout": dict(gibbs=("readout", "precision")),
+             "tempering": dict(tempering=2, gibbs="precision")}
+
+
+@pytest.mark.parametrize("way", RELEVANCE)
+def test_precisions_moved_or_drawn_have_one_law(way):
     net = network(prior=ARD(3.0), bias_variance=0.4)
-    slowly = dict(HMC, thin=4)
-    assert compare(net, slowly, dict(slowly, gibbs=blocks), effective=400) < AGREE
+    assert compare(net, dict(HMC, thin=2), dict(HMC, **RELEVANCE[way]), effective=400) < AGREE
+
+
+ONE = Network(activation="erf", width=1, readout_variance=1.5, weight_variance=1.0, noise_variance=0.2,
+              scaling=Scaling.standard(), prior=ARD(2.5, 1.5))
+TWO_INPUTS = Dataset(np.array([[0.7], [-1.6]]), np.array([1.1, -0.8]))
+
+
+def one_neuron(net: Network, data: Dataset) -> dict[str, np.ndarray]:
+    """Means for one neuron on one input: λ integrated out by hand, a given w Gaussian, and w by quadrature.
+
+    Of w² the logarithm: its own tail is so heavy that its mean has a large error.
+    """
+    (X, y), g, s = (data.X[:, 0], data.y), net.readout_prior_variance(), net.effective_noise_variance()
+    shape, rate = net.precision_prior(1)
+
+    def moments(w: float) -> np.ndarray:
+        phi = scipy.special.erf(w * X)
+        variance = 1 / (1 / g + phi @ phi / s)
+        mean = variance * (phi @ y) / s
+        weight = math.sqrt(variance) * math.exp(mean**2 / (2 * variance)) * (rate + w * w / 2) ** -(shape + 0.5)
+        return weight * np.array([1.0, *(mean * phi), mean**2 + variance, math.log1p(w * w)])
+
+    total, *rest = scipy.integrate.quad_vec(moments, 0, np.inf, epsrel=1e-10)[0]  # erf is odd: half of all w are enough
+    return {"f": np.array(rest[:2]) / total, "a^2": rest[2] / total, "ln(1 + w^2)": rest[3] / total}
+
+
+@pytest.mark.parametrize("blocks", [(), ("precision",)])
+def test_one_neuron_with_a_precision_against_quadrature(blocks):
+    """And the twin: without the Jacobian dλ/dv the law of λ would be Gamma(α0 - 1, β0)."""
+    def drawn(net: Network) -> dict[str, np.ndarray]:
+        posterior = sample(net, TWO_INPUTS, method="hmc", chains=4, draws=4000, thin=4, gibbs=blocks, seed=5,
+                           directions=[[1.0]])["posterior"]
+        return {"f": posterior["output"].values, "a^2": posterior["readout_norm"].values,
+                "ln(1 + w^2)": np.log1p(posterior["direction_overlap"].values[..., 0])}
+
+    expected = one_neuron(ONE, TWO_INPUTS)
+    assert disagreement(drawn(ONE), expected) < AGREE
+    assert disagreement(drawn(ONE.replace(prior=ARD(1.5, 1.5))), expected) > 2 * AGREE
 
 
 # --- tempering --------------------------------------------------------------------------------------------
@@ -310,6 +353,14 @@ def test_threads_do_not_change_a_bit(options):
     assert np.array_equal(one, three)
 
 
+def test_the_step_is_adapted_to_the_acceptance_asked_for():
+    stats = [sample(network(), DATA, chains=4, draws=200, warmup=300, seed=2, target_acceptance=target)["sample_stats"]
+             for target in (0.6, None, 0.95)]  # None: .8
+    steps = [float(one["step_size"].mean()) for one in stats]
+    assert steps[0] > 1.2 * steps[1] > 1.4 * steps[2]
+    assert 0.9 < float(stats[2]["acceptance_rate"].mean()) < 0.99
+
+
 # --- bad input --------------------------------------------------------------------------------------------
 
 
@@ -325,7 +376,8 @@ def test_methods_that_make_no_sense(argument, value):
     ("gibbs", dict(gibbs="reedout")), ("gibbs", dict(gibbs="precision")), ("gibbs_every", dict(gibbs_every=2)),
     ("batch_size", dict(method="sgld", batch_size=7)), ("batch_size", dict(method="hmc", batch_size=2)),
     ("tempering", dict(tempering=1)), ("tempering", dict(tempering=[0.1, 0.2])),
-    ("tempering", dict(method="sgld", tempering=3, step=0.1))])
+    ("tempering", dict(method="sgld", tempering=3, step=0.1)), ("target_acceptance", dict(target_acceptance=1.2)),
+    ("target_acceptance", dict(target_acceptance="high"))])
 def test_bad_options_are_named(argument, options):
     with pytest.raises((BadInput, UnknownName), match=argument):
         sample(network(), DATA, chains=1, draws=5, warmup=30, **options)

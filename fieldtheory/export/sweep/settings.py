@@ -32,7 +32,7 @@ NETWORK: dict[str, Any] = {
 REQUIRED = ("width", "noise_variance")
 OF_NETWORK = (*NETWORK, *REQUIRED)
 SAMPLING = ("method", "chains", "draws", "warmup", "thin", "step", "seed", "dtype", "gibbs", "gibbs_every", "tempering",
-            "batch_size", "adapt_mass", "label")  # fmt: skip
+            "batch_size", "adapt_mass", "target_acceptance", "label")  # fmt: skip
 FIGURES = ("formats", "quantities")
 FORMATS = ("png", "svg", "pdf")
 
