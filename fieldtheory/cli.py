@@ -1,4 +1,4 @@
-"""The command line: `fieldtheory list | derive | phases | predict | sample | validate | sweep`.
+"""The command line: `fieldtheory list | derive | phases | predict | population | sample | validate | sweep`.
 
 Exit status: 0 done; 1 the verdict is not "kept" (rejected, or too few effective samples to tell); 2 bad input, with
 one line that says which argument, what was given and what would do. Numbers go to standard output, progress to
@@ -169,6 +169,46 @@ def predict(
                  if prediction.attrs.get(key) not in (None, "")]
         title = f"{theory} on {dataset.name}, N = {net.width}, P = {dataset.samples}, {net.scaling.name} scaling"
         console.show([["quantity", "value"], *scalars, *vectors, *facts], title, words=(0, 1))
+
+
+@app.command(short_help="Solve a theory for infinitely many samples.")
+def population(
+    theory: option.Theory, law: option.Law = "hypercube", target: option.Target = "2", input_dim: option.Inputs = 8,
+    noise: option.Ridges = "0.04,0.01,0.0025", width: option.Width = 64, scaling: option.Scaling = "standard",
+    readout_variance: option.Readout = 1.0, weight_variance: option.Weight = 1.0,
+    activation: option.Activation = "relu", ard: option.Ard = None, loops: option.Loops = None,
+    resolvent: option.Resolvent = None, order: option.Order = None, as_json: option.Json = False,
+) -> None:
+    """Order parameters and test error of a theory for infinitely many samples of a law of inputs, at noises s/P.
+
+    The target is a parity on the hypercube, or a sum of Hermite modes of a few directions for Gaussian inputs.
+
+    Example: fieldtheory population collapsed-mean-field --law gaussian --target 2 --input-dim 10 --noise 0.01,0.0025
+    """
+    import dataclasses
+
+    net = console.network(width, activation, scaling, readout_variance, weight_variance, 1.0, ard=ard)
+    ridges, wanted = console.numbers("noise", noise), console.modes(target)
+    limit = console.theory(theory, net, loops=loops, resolvent=resolvent).population_limit(law, wanted, order=order)
+    with console.progress() as report:
+        solutions = []
+        for done, ridge in enumerate(ridges):
+            report("solving", done, len(ridges))
+            solutions.append(limit.solve(input_dim, ridge))
+    if as_json:
+        console.print_json({"theory": theory, "law": law, "input_dim": input_dim, "solutions": [
+            {"noise": ridge, **{field.name: console.by_text(getattr(solution, field.name))
+                                for field in dataclasses.fields(solution)}}
+            for ridge, solution in zip(ridges, solutions, strict=True)]})
+        return
+    names = [f"m_{'x'.join(map(str, mode)) if isinstance(mode, tuple) else mode}" for mode in limit.modes]
+    rows = [["s/P", *names, "test error", "status"]]
+    for ridge, solution in zip(ridges, solutions, strict=True):
+        shown = [f"{m:.5f} ± {e:.1g}" if e else f"{m:.5f}" for m, e in
+                 zip(solution.order_parameters.values(), solution.errors.values(), strict=True)]
+        rows.append([f"{ridge:g}", *shown, f"{solution.test_error:.5f}", solution.status])
+    console.show(rows, f"{theory}, {law} inputs, D = {input_dim}, N = {net.width}, {net.scaling.name} scaling",
+                 words=(len(rows[0]) - 1,))
 
 
 @app.command(short_help="Sample the posterior by chains.")

@@ -70,9 +70,9 @@ def _worded(error: FieldTheoryError) -> str:
     """The message on one line, with an argument of the engine under the name of its option."""
     text = " ".join(str(error).split())
     options = {"activation", "ard", "batch_size", "bias_variance", "chains", "checkpoint_every", "classes", "data",
-               "data_seed", "draws", "dtype", "gibbs", "input_dim", "jobs", "level", "loops", "method",
-               "noise_variance", "out", "overwrite", "readout_variance", "resume", "samples", "scaling", "seed", "step",
-               "tempering", "test_samples", "thin", "threads", "view", "warmup", "weight_variance", "width", "widths"}
+               "data_seed", "draws", "dtype", "gibbs", "input_dim", "jobs", "law", "level", "loops", "method",
+               "noise", "noise_variance", "order", "out", "overwrite", "readout_variance", "resume", "samples", "scaling", "seed", "step",
+               "target", "tempering", "test_samples", "thin", "threads", "view", "warmup", "weight_variance", "width", "widths"}
     name = str(getattr(error, "argument", ""))
     if name.startswith("prior"):  # the one prior that has an option
         text, name = f"ard{text.removeprefix(name)}", "ard"
@@ -199,6 +199,33 @@ def search(effort: str | None, start: str | None, relevant: str | None) -> dict[
     return found
 
 
+def modes(text: str) -> dict[Any, float]:
+    """A target as text: modes with coefficients, such as 2 or 1:1,3:-0.3 or 1x1."""
+    found: dict[Any, float] = {}
+    for item in text.replace(" ", "").split(","):
+        matched = re.fullmatch(r"(\d+(?:x\d+)*)(?::([-+]?[\d.]+(?:e[-+]?\d+)?))?", item)
+        try:
+            coefficient = float(matched[2]) if matched and matched[2] else 1.0
+        except ValueError:
+            matched = None
+        if not matched:
+            raise BadInput("target", repr(text), "modes with coefficients, such as 2 or 1:1,3:-0.3 or 1x1")
+        orders = tuple(map(int, matched[1].split("x")))
+        found[orders if len(orders) > 1 else orders[0]] = coefficient
+    return found
+
+
+def numbers(flag: str, text: str) -> list[float]:
+    """Positive numbers separated by commas."""
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or not all(0 < number < math.inf for number in found):
+        raise BadInput(flag, repr(text), "positive numbers separated by commas")
+    return found
+
+
 def theory(name: str, net: Network, *, view: str | None = None, loops: int | None = None,
            resolvent: str | None = None) -> Any:
     """The theory of this name for a network, in the view and to the order asked for."""
@@ -237,6 +264,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def by_text(value: Any) -> Any:
+    """A mapping with keys that are text, where they were modes or classes; arrays are left out."""
+    if not isinstance(value, Mapping):
+        return value
+    return {"x".join(map(str, key)) if isinstance(key, tuple) else str(key): item for key, item in value.items()
+            if isinstance(item, float | int)}
 
 
 def print_json(value: Any) -> None:

@@ -82,3 +82,10 @@ Fixed = Annotated[str, _option("--at", "Its values, separated by commas; fractio
 Json = Annotated[bool, _option("--json", "Numbers as JSON on standard output, and nothing else there.")]
 File = Annotated[Path | None, _option("--out", "Write to this file, whole or not at all.", "FILE")]
 Folder = Annotated[Path | None, _option("--out", "Write report.html and derivation.tex there.", "FOLDER")]
+Law = Annotated[str, _option("--law", "Of the inputs: hypercube or gaussian.")]
+Target = Annotated[str, _option(
+    "--target", "Modes with coefficients: 2 is the parity of two inputs, or he_2 of one; 1:1,3:-0.3 a sum; 1x1 a "
+    "product of he_1 of two inputs.", "MODE[:C],...")]
+Inputs = Annotated[int, _option("--input-dim", "D, the number of inputs.")]
+Ridges = Annotated[str, _option("--noise", "Values of s/P, separated by commas.", "VALUE,...")]
+Order = Annotated[int | None, _option("--order", "Keep modes of the output up to this order, where few are kept.")]

@@ -15,6 +15,7 @@ import xarray as xr
 from typer.testing import CliRunner
 
 from fieldtheory import exact, tasks
+from fieldtheory.catalogue import theories
 from fieldtheory.cli import app
 from fieldtheory.network import Network, Scaling
 
@@ -31,7 +32,8 @@ def in_a_process(*arguments: str, **options: Any) -> subprocess.CompletedProcess
                           check=False, **options)  # fmt: skip
 
 
-@pytest.mark.parametrize("command", ["list", "derive", "phases", "predict", "sample", "validate", "sweep"])
+@pytest.mark.parametrize("command", ["list", "derive", "phases", "predict", "population", "sample", "validate",
+                                     "sweep"])
 def test_every_command_shows_an_example(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0
@@ -69,6 +71,20 @@ def test_predict_takes_a_file_and_prints_a_table(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     assert "mean_output (6)" in result.stdout and "test_output (2)" in result.stdout
     assert "readout_norm" in result.stdout and "standard scaling" not in result.stdout
+
+
+def test_population_prints_what_python_gives() -> None:
+    given = ["population", "kernel-rescaling", "--law", "gaussian", "--target", "1:1,2:0.5", "--noise", "0.04,0.01"]
+    result = run(*given, "--json")
+    assert result.exit_code == 0, result.stderr
+    net = Network(activation="relu", width=64, readout_variance=1.0, weight_variance=1.0, noise_variance=1.0)
+    limit = theories["kernel-rescaling"](net).population_limit("gaussian", {1: 1.0, 2: 0.5})
+    for row, noise in zip(json.loads(result.stdout)["solutions"], (0.04, 0.01), strict=True):
+        found = limit.solve(8, noise)
+        assert row["noise"] == noise and np.isclose(row["test_error"], found.test_error, rtol=1e-12)
+        assert np.isclose(row["order_parameters"]["2"], found.order_parameters[2], rtol=1e-12)
+    table = run(*given)
+    assert "m_1" in table.stdout and "converged" in table.stdout
 
 
 def test_derive_prints_latex_and_verifies(tmp_path: Path) -> None:
@@ -193,6 +209,12 @@ BAD: dict[str, tuple[list[Any], list[str]]] = {
     "no samples": (["predict", "nngp", "--samples", "0"], ["--samples", "0", ">= 1"]),
     "an option of another task": (["predict", "nngp", "--data", "digits", "--input-dim", "3"], ["--input-dim"]),
     "classes": (["predict", "nngp", "--data", "digits", "--classes", "three,8"], ["--classes", "three", "3,8"]),
+    "law": (["population", "nngp", "--law", "gauss"], ["--law", "did you mean 'gaussian'"]),
+    "target": (["population", "nngp", "--target", "2;3"], ["--target: got '2;3'", "1:1,3:-0.3"]),
+    "out of sight": (["population", "mean-field", "--target", "3"], ["--target", "odd part of the activation"]),
+    "noises": (["population", "nngp", "--noise", "0.1,0"], ["--noise: got '0.1,0'", "positive"]),
+    "no limit": (["population", "linear", "--activation", "identity"], ["a theory of one site"]),
+    "modes that are all kept": (["population", "nngp", "--order", "4"], ["--order", "keeps all modes"]),
     "width": (["predict", "nngp", "--width", "0"], ["--width", "0", "integer >= 1"]),
     "an activation no rule takes": (["predict", "linear", "--activation", "erf"], [
         "--activation: got 'erf'", "such as identity", "linear"]),

@@ -58,7 +58,7 @@ class Sector:
 
 @dataclass(frozen=True)
 class OperatorSpectrum:
-    """Eigenvalues (n,) and components of the target (n,) by eigenfunction, and how modes are read: (mode, n).
+    """Eigenvalues (n,), from the largest, components of the target (n,), and how modes are read: (mode, n).
 
     ``rest`` is the trace of the eigenvalues that are not written out, ``largest_rest`` the largest of them; what stands
     for them has their trace.
@@ -111,9 +111,11 @@ def operator_spectrum(law: str, activation: sp.Expr, variance: float, D: int,
         copies = int(np.clip(ceil(rest / max(largest, 1e-300)), 1, COPIES))
         written.append(np.full(copies, rest / copies))
     more = np.concatenate(written) if written else np.empty(0)
-    return OperatorSpectrum(np.concatenate([eigenvalues, more]), np.concatenate([components, np.zeros(len(more))]),
-                            np.concatenate([np.array(reading).T, np.zeros((len(wanted), len(more)))], axis=1),
-                            rest, largest)
+    spectrum = np.concatenate([eigenvalues, more])
+    order = np.argsort(-spectrum, kind="stable")
+    nothing = np.zeros((len(wanted), len(more)))
+    return OperatorSpectrum(spectrum[order], np.concatenate([components, nothing[0]])[order],
+                            np.concatenate([np.array(reading).T, nothing], axis=1)[:, order], rest, largest)
 
 
 def _directions(key: Key) -> int:
