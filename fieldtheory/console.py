@@ -71,8 +71,9 @@ def _worded(error: FieldTheoryError) -> str:
     text = " ".join(str(error).split())
     options = {"activation", "ard", "batch_size", "bias_variance", "chains", "checkpoint_every", "classes", "data",
                "data_seed", "draws", "dtype", "gibbs", "input_dim", "jobs", "law", "level", "loops", "method",
-               "noise", "noise_variance", "order", "out", "overwrite", "readout_variance", "resume", "samples", "scaling", "seed", "step",
-               "target", "tempering", "test_samples", "thin", "threads", "view", "warmup", "weight_variance", "width", "widths"}
+               "noise", "noise_variance", "order", "out", "overwrite", "readout_variance", "resume", "samples",
+               "scaling", "seed", "step", "target", "tempering", "test_samples", "thin", "threads", "view", "warmup",
+               "weight_variance", "width", "widths"}
     name = str(getattr(error, "argument", ""))
     if name.startswith("prior"):  # the one prior that has an option
         text, name = f"ard{text.removeprefix(name)}", "ard"

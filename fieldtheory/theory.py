@@ -372,12 +372,13 @@ class Theory:
             **{name: float(value) for name in HYPERPARAMETERS if (value := getattr(net, name)) is not None})
 
     def population_limit(self, law: str = "hypercube", target: Key | Mapping[Key, float] = 2, *,
-                         modes: Sequence[Key] = (), order: int | None = None) -> PopulationTheory:
+                         modes: Sequence[Key] | None = None, order: int | None = None) -> PopulationTheory:
         """The theory for infinitely many samples of a law of inputs, and a target with few modes (:mod:`.population`).
 
         ``law`` is "hypercube" or "gaussian".  ``target`` is k for the parity of k inputs (or {k: coefficient}); for
         Gaussian inputs {n: g} is g he_n(x_1), {(1, 1): g} is g he_1(x_1) he_1(x_2), along any orthonormal directions.
-        ``modes`` and ``order`` keep more modes of the output in theories that keep few (mean field, adaptive kernel).
+        ``modes`` and ``order`` say which modes of the output theories keep that keep few (mean field, adaptive kernel);
+        without them those up to two orders above the target, and ``modes=[]`` keeps the target's alone.
         ``.solve(input_dim, noise=s/P)`` of the result gives order parameters, test error and what certifies them.
 
         Raises

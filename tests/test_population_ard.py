@@ -210,6 +210,19 @@ def test_on_the_whole_cube(theory):
     assert exact.precisions["relevant"] < 8 < exact.precisions["rest"]
 
 
+def test_a_single_neuron():
+    """N = 1: no other neuron shares the output, and m = ⟨a J⟩ at the precisions that the one neuron asks for."""
+    theory = limit("mean-field", NET, "hypercube", 2)
+    found = theory.solve(4, 0.05, width=1, nodes=512, shifts=2)
+    landscape, _ = theory._landscape(4, 0.05, None, 1, None, 512, 2, 0)
+    x = np.r_[found.m, np.log(list(found.precisions.values()))]
+    point = landscape.at(x, np.log(0.05))
+    assert found.residual < 1e-9 and found.m > 0 and np.abs(point.slope).max() < 1e-8
+    assert landscape.at(x + [0.1, 0, 0], np.log(0.05)).value == pytest.approx(point.value, rel=1e-12)
+    more = theory.solve(4, 0.05, width=2, nodes=512, shifts=2)
+    assert found.m < more.m < 4 * found.m
+
+
 def test_refusals(theory):
     with pytest.raises(BadInput, match=r"alpha0=1e-06.*the precision of the rest inputs runs to"):
         runaway = limit("mean-field", NET.replace(prior=ft.ARD(1e-6)), "hypercube", 2)

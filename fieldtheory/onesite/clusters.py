@@ -27,7 +27,7 @@ import sympy as sp
 
 from fieldtheory.errors import BadInput, NotConverged
 from fieldtheory.onesite.batches import Batch
-from fieldtheory.onesite.environment import Effort, Ensemble, Environment
+from fieldtheory.onesite.environment import Ensemble, Environment
 from fieldtheory.onesite.pairs import Pairs
 from fieldtheory.onesite.particles import Grid, Particles
 from fieldtheory.onesite.precisions import Precision
@@ -87,8 +87,8 @@ class ClusterEnvironment(Environment):
 
     # ------------------------------------------------------------------------------------------------- medium
 
-    def _at(self, values: Values) -> ClusterEnvironment:
-        """These equations with the numbers of a network."""
+    def at(self, values: Values) -> ClusterEnvironment:
+        """A copy with the numbers of a network, which keeps what one ensemble needs to be completed."""
         own = copy.copy(self)
         own.values = values
         return own
@@ -137,7 +137,7 @@ class ClusterEnvironment(Environment):
 
     def on_grid(self, values: Values, tolerance: float = 1e-11, limit: int = 2000,
                 start: Ensemble | None = None) -> Ensemble:
-        own = self._at(values)
+        own = self.at(values)
         found = Environment.on_grid(own, values, tolerance, limit, start)
         if not self.loops or values["N"] == 1:
             return found
@@ -147,10 +147,8 @@ class ClusterEnvironment(Environment):
         assert isinstance(found.sampler, Grid)
         return own._corrected(found, found.sampler.fields, found.sampler.log_volume, exact=True)
 
-    def with_particles(self, values: Values, effort: Effort, seed: np.random.SeedSequence,
-                       start: Ensemble | None = None) -> Ensemble:
-        own = self._at(values)
-        found = Environment.with_particles(own, values, effort, seed, start)
+    def completed(self, ensemble: Ensemble) -> Ensemble:
+        found, values = ensemble, self.values
         if not self.loops or values["N"] == 1:
             return found
         sampler, kept = found.sampler, []
@@ -161,7 +159,7 @@ class ClusterEnvironment(Environment):
                 sampler.update(bound)
             kept.append(sampler.fields)
         fields = [np.concatenate(arrays) for arrays in zip(*kept, strict=True)]
-        return own._corrected(found, fields, bound(fields)["energy"], exact=False)
+        return self._corrected(found, fields, bound(fields)["energy"], exact=False)
 
     # -------------------------------------------------------------------------------------------------- pairs
 

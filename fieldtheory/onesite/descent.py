@@ -15,8 +15,14 @@ is the nearest point of the domain in the metric of F''.  At the minimum of F on
     F'(t) + Σ_k c_k ψ_k = 0,   c_k ≥ 0,
 
 and c_k is what a *condensate* adds to averages: weights without bound along ω_k, of probability c_k/(N λ²) at |w| = λ,
-single neurons in a finite network.  The constraints are kept a little inside of the edge (``INSIDE``), so that the law
-exists.
+which suggests single neurons in a finite network.  While particles move, the constraints are kept a little inside of
+the edge (``INSIDE``), so that the law exists; the last step, with averages to first order in t, goes to the edge.
+
+**What is certified.**  Directions are searched for, not enumerated: the last t is surveyed by points that begin at new
+draws of the prior, until a survey finds no direction that is tilted beyond the edge (``Ensemble.tilt``, its largest).
+Where directions bind, t and so the output are those of the edge.  Which part of it the law carries is less certain:
+lobes of small weight far out that no particle reaches count as condensate.  Averages of observables that are not affine
+in t are those before the last step.
 """
 
 from __future__ import annotations
@@ -40,12 +46,14 @@ Array = np.ndarray
 
 INSIDE = 2e-3
 """How far from the edge constraints are kept: the tilt along every direction is at most 1 - INSIDE of the prior."""
+CONDENSED = 0.005
+"""The share of the output in a condensate from which on it is told."""
 GAIN = 0.2
 """The part of a Newton step that is taken while the law settles."""
 CLIMBERS, STEPS, ARRIVED = 8, 12, 1e-3
 """Climbers, steps that each tries in a sweep, and how long steps are that end a climb."""
-SURVEY = 60
-"""How often directions are looked for before the first sweep."""
+SURVEY, SURVEYS = 60, 5
+"""How often directions are looked for before the first sweep and in a survey of the last t; surveys at most."""
 NEW, KNOWN = 3, 48
 """Directions added in a sweep, and kept."""
 LAGGING = 20
@@ -60,9 +68,9 @@ class Directions:
     slopes: Array
     weights: Array
 
-    def rows(self, t: Array) -> Array:
+    def rows(self, t: Array, inside: float = INSIDE) -> Array:
         """Constraints as rows · t ≤ 1, on the side where t is."""
-        return self.slopes * np.where(self.slopes @ t < 0, -1.0, 1.0)[:, None] / np.sqrt(1 - INSIDE)
+        return self.slopes * np.where(self.slopes @ t < 0, -1.0, 1.0)[:, None] / np.sqrt(1 - inside)
 
 
 class Climbers:
@@ -74,7 +82,7 @@ class Climbers:
     def __init__(self, points: Array, rng: np.random.Generator) -> None:
         self.rng = rng
         self.points = points[:CLIMBERS] / np.linalg.norm(points[:CLIMBERS], axis=1, keepdims=True)
-        self.lengths = np.full(len(self.points), 0.3)
+        self.lengths, self.tilt = np.full(len(self.points), 0.3), 0.0
 
     def proposals(self) -> Array:
         """Each climber and its trial steps, (climber, step, component)."""
@@ -86,7 +94,7 @@ class Climbers:
 
     def move(self, units: Array, tilts: Array, others: Array) -> None:
         """To the best step.  One that has arrived, or is where another is, begins again at one of the other points."""
-        best = np.argmax(tilts, axis=1)
+        best, self.tilt = np.argmax(tilts, axis=1), float(tilts.max())
         self.points = units[np.arange(len(best)), best]
         self.lengths = self.lengths * np.where(best > 0, 1.3, 0.7)
         again = np.triu(self.points @ self.points.T > 0.9999, 1).any(axis=0) | (self.lengths < ARRIVED)
@@ -179,8 +187,7 @@ class Descent:
         statics = environment.statics.bind(self.values)
         settle, halfway = effort.settle or 100, t
         beside: dict[str, Array] = {}
-        value: dict[str, Array] = {}
-        slope: dict[str, Array] = {}
+        found: dict[str, Array] = {}
         measured: dict[str, Array] = {}
         for k in range(settle + effort.average + effort.measure):
             sampler.adapting = k < settle + effort.average
@@ -189,47 +196,63 @@ class Descent:
             if k < settle:
                 self.recalled(sampler, t)
             self.sweep(sampler, t)
-            found = self.potential.evaluated(t, sampler.fields)
+            here = self.potential.evaluated(t, sampler.fields)
             if k >= settle:
-                here, by_t = self.linear(t, found["pull"], sampler.fields, weights, statics)
-                _add(value, here)
-                _add(slope, by_t)
+                _add(found, self.linear(t, here["pull"], sampler.fields, weights, statics))
             if not sampler.adapting:
-                beside = beside or environment.at_other_data(_over(value, k + 1 - settle), {self.name: t})
+                beside = beside or environment.at_other_data(_over(found, k + 1 - settle), {self.name: t})
                 _add(measured, self.direct(t, beside, sampler.fields, weights / effort.measure))
                 continue
             known = self.explored(known, t, sampler.points, climbers)
-            miss, bent = self.potential.derivatives(t, found, weights)
+            miss, bent = self.potential.derivatives(t, here, weights)
             rate = min(1 / min(k + LAGGING, 2 * settle), np.trace(curvature) / np.trace(bent))  # no one law outweighs
             curvature = curvature + rate * (bent - curvature)
             gain = GAIN if k < settle else 1 / (k - settle + 1 / GAIN)
             step, c = nearest(t, self.potential.stiffness * miss, curvature / gain, known.rows(t))
             t, known = t + step, replace(known, weights=known.weights + gain * (c - known.weights))
-        value, slope = (_over(sums, effort.average + effort.measure) for sums in (value, slope))
-        # read at t + step as value + slope · step, the law following, and what is condensed there
-        coupling = self.potential.stiffness
-        miss = t - value["environment|c"] - value["environment"] @ t
-        bent = coupling * (np.eye(len(t)) - slope["environment"])
-        step, c = nearest(t, coupling * miss, (bent + bent.T) / 2, known.rows(t))
-        final, carried = t + step, (known.rows(t).T @ c) @ self.values["y"]
-        for name in environment.pairs:
-            value[f"{name}|c"] = value[f"{name}|c"] + (value[name] - slope[name]) @ t
-            value[name] = slope[name]
-        if np.any(c):
+        found = _over(found, effort.average + effort.measure)
+        coupling, size = self.potential.stiffness, max(float(np.linalg.norm(t)), 1e-300)
+        slope = coupling * (t - found["environment|c"] - found["environment"] @ t)
+        bent = coupling * (np.eye(len(t)) - found["environment"])
+        bent = (bent + bent.T) / 2
+        step, _ = nearest(t, slope, bent, known.rows(t))
+        final, known, tilt = self.finished(t, slope, bent, known, seed)
+        carried = (known.rows(t, 0.0).T @ known.weights) @ self.values["y"]
+        if np.any(known.weights):
             beyond = self.coordinates.split(FAR * known.points)
-            portions = c / (self.potential.sites * FAR**2 * (1 - INSIDE))
+            portions = known.weights / (self.potential.sites * FAR**2)
             for name, pairs in environment.averages(beyond, portions, statics).items():
                 if name in environment.pairs:
-                    value[f"{name}|c"] = value[f"{name}|c"] + pairs @ final
+                    found[f"{name}|c"] = found[f"{name}|c"] + pairs @ final
             _add(measured, self.direct(t, beside, beyond, portions))
-        size, found = max(float(np.linalg.norm(t)), 1e-300), {self.name: final}
-        return Ensemble(found, environment.read(value, found, measured), float(np.linalg.norm(step)) / size, sampler,
-                        misses=[step / size], drift=[(t - halfway) / size],
+        answer = {self.name: final}
+        return Ensemble(answer, environment.read(found, answer, measured), float(np.linalg.norm(final - t)) / size,
+                        sampler, misses=[step / size], drift=[(t - halfway) / size], tilt=tilt,
                         condensate=float(carried / ((self.values["y"] - coupling * final) @ self.values["y"])))
 
-    def linear(self, t: Array, pull: Array, fields: Sequence[Array], weights: Array,
-               statics: Any) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Averages that are affine in t at a fixed law, and their slopes in t, the law following: pairs ⟨u vᵀ⟩ and
+    def finished(self, t: Array, slope: Array, bent: Array, known: Directions,
+                 seed: np.random.SeedSequence) -> tuple[Array, Directions, float]:
+        """t after the last step, to the edge itself, with the directions that bind there, and the largest tilt found.
+
+        Directions are looked for from new draws of the prior, until a survey from draws that were not used before
+        finds none beyond the edge.
+        """
+        rng, step = np.random.default_rng(seed.spawn(1)[0]), np.zeros_like(t)
+        for _ in range(SURVEYS):
+            drawn, tilt = rng.standard_normal((4 * CLIMBERS, self.coordinates.size)), 0.0
+            climbers = Climbers(drawn, rng)
+            for k in range(SURVEY):
+                step, c = nearest(t, slope, bent, known.rows(t, 0.0))
+                known = replace(known, weights=c)
+                if k < SURVEY - 1:
+                    known = self.explored(known, t + step, drawn, climbers)
+                    tilt = max(tilt, climbers.tilt, float(((known.slopes @ (t + step))**2).max(initial=0.0)))
+            if tilt <= 1 + INSIDE:
+                break
+        return t + step, known, tilt
+
+    def linear(self, t: Array, pull: Array, fields: Sequence[Array], weights: Array, statics: Any) -> dict[str, Array]:
+        """Averages that are affine in t at a fixed law, as constants and slopes in t to first order, the law following:
 
             ∂⟨u v·t⟩/∂t = ⟨u vᵀ (1 + t·p)⟩ - ⟨u v·t⟩⟨p⟩ᵀ,    p = -∂s/∂t, parallel to v.
         """
@@ -238,8 +261,10 @@ class Descent:
         slope = self.environment.averages(fields, weights * (1 + pull @ t), lambda _: found)
         mean = weights @ pull
         for name in self.environment.pairs:
-            slope[name] = slope[name] - np.multiply.outer(value[name] @ t, mean)
-        return value, slope
+            here = value[name] @ t
+            slope[name] = slope[name] - np.multiply.outer(here, mean)
+            slope[f"{name}|c"] = value[f"{name}|c"] + here - slope[name] @ t
+        return slope
 
     def recalled(self, sampler: Particles, t: Array) -> None:
         """Particles along directions in which there is no law at this t are put where the prior is."""

@@ -3,10 +3,9 @@ r"""The self-consistent environment of one site, solved on data.
 The law of a site depends on its environment: order parameters m, or the mean quadratic form C of the other sites.  At a
 fixed law both follow from averages that do not contain them: m = ⟨c⟩ + ⟨u vᵀ⟩ m is linear (adaptive-kernel regression,
 m = K (s + c K)⁻¹ y), and C = ⟨u vᵀ⟩ is diagonalised.  So the averages are what is iterated, never m itself: plain
-iteration of m diverges, and averages of noisy linear equations are better than the average of their solutions.  With
-particles the averages carry weight .1 while the law settles, then 1/t; the environment is then frozen, and what is
-reported is measured under it.  Several independent ensembles give the Monte-Carlo error of everything.  Shared
-precisions are order parameters of their own (:mod:`.precisions`).
+iteration of m diverges, and averages of noisy linear equations are better than the average of their solutions.  Several
+independent ensembles of particles (:mod:`.settling`) give the Monte-Carlo error of everything.  Shared precisions are
+order parameters of their own (:mod:`.precisions`).
 """
 
 from __future__ import annotations
@@ -25,19 +24,12 @@ from fieldtheory.onesite.convex import BEYOND, RIM, STRETCHES, StretchedGrid, mi
 from fieldtheory.onesite.descent import Descent
 from fieldtheory.onesite.particles import Coordinates, Grid, Particles
 from fieldtheory.onesite.precisions import Precision, fit, number
+from fieldtheory.onesite.settling import Run, settle
 from fieldtheory.symbolic.fields import Entry, depends_on, open_spaces
 from fieldtheory.symbolic.siteclosure import Affine, SiteClosure, affine
 
 Array = np.ndarray
 Values = dict[str, Any]
-
-FOLLOW = 0.3
-"""The part of their way that shared precisions go in a sweep where the mean kernel of the others must keep up."""
-HELD = 10
-"""Sweeps under the environment of the solution started from, before that of the particles takes over."""
-
-RENEWED = 3
-"""Sweeps after which C is diagonalised again: its average hardly moves in one, and it takes longer than the sweep."""
 
 PATIENCE = 50
 """Iterations in which quadrature must come closer by a factor of ten, before Newton's method takes over."""
@@ -83,8 +75,14 @@ class Ensemble:
     """By how much the measured environment is not the one it was measured under, part by part, relative."""
     drift: list[Array] = field(default_factory=list)
     """How far the environment went in the second half of the sweeps that average, likewise."""
+    drifting: float = 0.0
+    """What was left of a drift of all ensembles when they had settled for as long as they may, relative."""
+    settled: int = 0
+    """Sweeps that settled."""
     condensate: float = 0.0
     """The share of the output along the targets that weights without bound carry (:mod:`.descent`)."""
+    tilt: float = 0.0
+    """The largest tilt of the prior along any direction found, 1 at the edge of where a law exists."""
 
 
 class Environment:
@@ -130,15 +128,20 @@ class Environment:
             statics[f"{name}|c"] = a.constant
         self.pairs = {name: len(found) for name, found in pairs.items()}
         self.statics = Batch(statics, self.fields)
+        of_environment = {label: expr for label, expr in statics.items() if label.startswith("environment|")}
+        self.made = Batch(of_environment, self.fields)
+        """What the environment alone is made of."""
         self.direct = Batch(direct, self.fields) if direct else None
 
     # ------------------------------------------------------------------------------------------- at one law
 
     def averages(self, fields: Sequence[Array], weights: Array, run: Any) -> dict[str, Array]:
-        """What the environment is made of, averaged over weighted nodes."""
+        """What a bound plan has of the environment and of what is reported beside it, averaged over weighted nodes."""
         found = run(fields)
         result: dict[str, Array] = {}
         for name, count in self.pairs.items():
+            if f"{name}|u0" not in found and f"{name}|c" not in found:
+                continue
             total = np.zeros(())
             for k in range(count):
                 u, v = found[f"{name}|u{k}"], found[f"{name}|v{k}"]
@@ -221,6 +224,18 @@ class Environment:
                      for a, b, size in zip(parts, centre, self._sizes(centre), strict=True))
         return float(np.sqrt(square / max(len(found) - 1, 1)))
 
+    def learned(self, environment: Mapping[str, Array], values: Values) -> Array:
+        """Scalars that grow as more is learned: what of m or C is along the targets, and how far precisions differ."""
+        y = values["y"]
+        size = max(float(y @ y), 1e-300)
+        if self.parameter is not None:
+            m = environment[self.parameter.name]
+            share = m @ y / size if np.shape(m) == np.shape(y) else np.linalg.norm(m)
+        else:
+            kappa, basis = (environment[name] for name in self.spectral)
+            share = (kappa @ (y @ basis)**2) / size / max(kappa.sum(), 1e-300)
+        return np.array([share, *(np.log(environment[v.name]).std() for v in self.shared)])
+
     def at_other_data(self, averages: Mapping[str, Array], environment: Mapping[str, Array]) -> dict[str, Array]:
         """What outputs need at other data than the samples: the order parameter, or C in the eigenbasis."""
         if self.parameter is None:
@@ -228,6 +243,14 @@ class Environment:
             return {name: averages[name] @ basis for name in self.pairs if name != "environment"}
         m = environment[self.parameter.name]
         return {name: averages[f"{name}|c"] + averages[name] @ m for name in self.observed}
+
+    def at(self, values: Values) -> Environment:
+        """These equations with the numbers of a network, where a closure needs them."""
+        return self
+
+    def completed(self, ensemble: Ensemble) -> Ensemble:
+        """An ensemble of particles, with what a closure adds to its outputs."""
+        return ensemble
 
     def several(self, ensembles: Sequence[Ensemble]) -> bool:
         """Whether ensembles disagree on a shared parameter by more than a factor of two."""
@@ -309,6 +332,7 @@ class Environment:
             raise NotConverged(BEYOND, sampler.outside)
         for name, law in precisions.items():
             law.check(environment[name])
+        new |= self._averages(sampler, statics, precisions, environment)
         direct = self._direct(values | self.at_other_data(new, environment), environment, sampler)
         return Ensemble(environment, self.read(new, environment, direct), residual, sampler, sampler.log_integral)
 
@@ -320,7 +344,7 @@ class Environment:
         Damped iteration; where it does not contract (the environment answers a change of the law by many times as
         much) and the unknowns are few, Newton's method takes over.
         """
-        statics = self.statics.bind(values)
+        statics = self.made.bind(values)
 
         def under(environment: dict[str, Array]) -> tuple[dict[str, Array], float]:
             if precisions:
@@ -396,61 +420,23 @@ class Environment:
         """By particles, from draws of the prior; or from where the particles of another solution ended.
 
         ``start`` may have been solved at other values, with other samples or another number of particles.  Its
-        environment is kept for the first ``HELD`` sweeps where it is of the same shape, until averages over the
+        environment is kept for the first sweeps where it is of the same shape, until averages over the
         moved particles replace it.
         """
         if self.at_saddle and number(self.closure.potential.stiffness, values) > 0:
             return Descent(self, values).run(effort, seed, start)
-        sampler, precisions = Particles(self.coordinates(values), effort.particles, seed), self.precisions(values)
-        settle = effort.settle or (150 if precisions else 100)
-        if start is not None:
-            sampler.begin(start.sampler)
-        statics = self.statics.bind(values)
-        averages = self.averages(sampler.fields, sampler.weights, statics)
-        environment, held = self._solve(averages), 0
-        for name, law in precisions.items():
-            environment[name] = np.full(law.shape, law.unlearned) if start is None else law.plain(sampler)
-        if start is not None:
-            kept = {k: v for k, v in start.environment.items() if k in precisions or self._fits(start, environment)}
-            environment, held = environment | kept, min(HELD, settle - 1) if kept else 0
-        halfway: list[Array] = []
-        used: dict[str, Array] = {}
-        for t in range(settle + effort.average):
-            if t == settle + effort.average // 2:
-                halfway = self.parts(environment)
-            if any(value is not used.get(name) for name, value in environment.items()):
-                bound, used = self.dynamics.bind(values | environment), environment
-            sampler.update(bound)
-            weight = max(0.1, 1 / (t + 2)) if t < settle else 1 / (t - settle + 10)
-            new = self._averages(sampler, statics, precisions, environment)
-            averages = {key: (value if key not in averages else averages[key] + weight * (value - averages[key]))
-                        for key, value in new.items()}
-            if t >= held:
-                renew = t % RENEWED == 0 or t == settle + effort.average - 1
-                rate = None if self.parameter is not None else FOLLOW * min(1.0, 10 * weight)
-                environment = self.solve(averages, precisions, environment, renew=renew, rate=rate)
-        sampler.adapting = False
-        bound = self.dynamics.bind(values | environment)
-        beside = self.at_other_data(averages, environment)
-        direct = None if self.direct is None else self.direct.bind(values | environment | beside)
-        total: dict[str, Array] = {}
-        sums: dict[str, Array] = {}
-        for _ in range(effort.measure):
-            sampler.update(bound)
-            for key, value in self._averages(sampler, statics, precisions, environment).items():
-                total[key] = total.get(key, 0.0) + value / effort.measure
-            if direct is not None:
-                for key, value in direct(sampler.fields).items():
-                    sums[key] = sums.get(key, 0.0) + np.tensordot(sampler.weights, value, 1) / effort.measure
-        for name, law in precisions.items():
-            law.check(environment[name])
-        misses, ended = self.misses(total, environment, precisions), self.parts(environment)
-        drift = [(b - a) / size for a, b, size in zip(halfway, ended, self._sizes(ended), strict=True)]
-        residual = float(np.sqrt(sum(np.sum(miss**2) for miss in misses)))
-        share = effort.average / (effort.average + effort.measure)
-        both = {key: share * averages[key] + (1 - share) * value for key, value in total.items()}
-        final = self.solve(both, precisions, environment) if self.parameter is not None else environment
-        return Ensemble(final, self.read(both, final, sums), residual, sampler, misses=misses, drift=drift)
+        run = Run(self.at(values), values, effort, seed, start)
+        settle([run])
+        return run.equations.completed(run.finish())
+
+    def together(self, values: Values, effort: Effort, seeds: Sequence[np.random.SeedSequence],
+                 start: Sequence[Ensemble | None], every: Callable[..., Any] = map) -> list[Ensemble]:
+        """Independent ensembles by particles, which settle until they no longer drift the same way."""
+        if self.at_saddle and number(self.closure.potential.stiffness, values) > 0:
+            return list(every(lambda seed, first: self.with_particles(values, effort, seed, first), seeds, start))
+        runs = list(every(lambda seed, first: Run(self.at(values), values, effort, seed, first), seeds, start))
+        settle(runs, every)
+        return list(every(lambda run: run.equations.completed(run.finish()), runs))
 
     @property
     def at_saddle(self) -> bool:

@@ -20,6 +20,7 @@ from fieldtheory.network import Network
 from fieldtheory.onesite.batches import Batch
 from fieldtheory.onesite.clusters import SELF_PAIRS, environment_of
 from fieldtheory.onesite.convex import escaping
+from fieldtheory.onesite.descent import CONDENSED, INSIDE, SURVEYS
 from fieldtheory.onesite.environment import Effort, Ensemble, Environment
 from fieldtheory.onesite.evidence import log_integral
 from fieldtheory.onesite.particles import Grid, Particles
@@ -167,8 +168,7 @@ class SitePredictor:
         else:
             seeds = np.random.SeedSequence(effort.seed).spawn(count)
             with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
-                ensembles = list(pool.map(lambda seed, first: environment.with_particles(values, effort, seed, first),
-                                          seeds, begin))
+                ensembles = environment.together(values, effort, seeds, begin, pool.map)
         return Solved(environment, values, ensembles, names, 0 if data.X_test is None else len(data.X_test))
 
     def predict(self, net: Network, data: Dataset, width: int | None, wanted: list[str] | None,
@@ -247,6 +247,10 @@ class SitePredictor:
         if environment.several(ensembles):
             status.append("not converged: ensembles ended with different precisions, perhaps in different solutions "
                           "(start: one of them at a time)")
+        attributes["settled"] = ensembles[0].settled
+        if ensembles[0].drifting > 0:
+            status.append(f"not settled: all ensembles still drift by {ensembles[0].drifting:.2g} of what they have "
+                          f"learned after {ensembles[0].settled} sweeps (effort: more to settle, or another start)")
         if residual > 4 * spread:
             status.append(f"not converged: the environment still moves by {residual:.2g}, ensembles differ by "
                           f"{spread:.2g} (effort: more sweeps to settle and to average)")
@@ -258,6 +262,13 @@ class SitePredictor:
         if ess < MIXED or accepted < 0.3:
             status.append(f"not converged: the particles do not mix ({ess:.0f} effective samples of the energy, "
                           f"acceptance {accepted:.2f}; effort: more particles or sweeps)")
+        tilt = max(ensemble.tilt for ensemble in ensembles)
+        if tilt > 1 + INSIDE:
+            status.append(f"not converged: there are directions along which the integral over one site diverges (tilt "
+                          f"{tilt:.3g} of the prior) still after {SURVEYS} surveys (effort: more sweeps to settle)")
+        if (share := attributes.get("condensate", 0.0)) > CONDENSED:
+            carried = f"a share {share:.2g} of the output is carried by weights without bound, or beyond all particles"
+            status.append(carried if status else f"converged; {carried}")
         return attributes, status
 
     def visibility(self, environment: Environment, ensembles: list[Ensemble], values: dict[str, Any],

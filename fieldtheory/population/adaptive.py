@@ -14,7 +14,9 @@ below the exponent of the prior in all of them.  At the edge of that domain F is
 direction is a kink (a parity's, at which pre-activations vanish) few directions are near it.  Then F may still fall at
 the edge.  No law of one site has a saddle there; the least value of F on the closed domain is at the edge, and the
 output that the law does not carry is carried by a *condensate*: weights without bound along the best direction, of
-vanishing probability, which stand for single neurons that a finite network grows.  The output is m = y - s t still.
+vanishing probability.  (An interpretation, which nothing here proves: single neurons that a finite network grows.)  The
+output is m = y - s t still.  The optimality conditions there: what the law does not carry is a sum, with weights that
+are not negative, of normals of the domain, one for each direction at which the integral just diverges.
 """
 
 from __future__ import annotations
@@ -33,10 +35,11 @@ import sympy as sp
 
 from fieldtheory.action import Action
 from fieldtheory.compile import Kernel, compile_kernel
-from fieldtheory.errors import BadInput, NotConverged, RuleError
+from fieldtheory.errors import BadInput, RuleError
 from fieldtheory.network import Network
 from fieldtheory.population import directions
-from fieldtheory.population.base import FEW, NODES, SHIFTS, OneSitePopulation, PopulationSolution
+from fieldtheory.population.base import FEW, NODES, SHIFTS, FewModesPopulation, PopulationSolution, standard_error
+from fieldtheory.population.minimum import EDGE, At, bisected, climbed, newton
 from fieldtheory.population.modes import Key
 from fieldtheory.population.nodes import EXACT, NODE, Features, Nodes, U, _points, population_values
 from fieldtheory.symbolic.bases import InputAverage
@@ -55,12 +58,12 @@ ELONGATED = (1.0, 1.5, 2.0, 3.0, 5.0, 9.0, 17.0, 33.0, 65.0)
 """By how much laws of directions are longer along the best direction than across; 1 is the prior."""
 CONDENSED = 1e-6
 """The least share of the output that counts as a condensate."""
-EDGE = 1e-12
-"""How far from the edge of its domain F is looked at, relative."""
+ACTIVE = 1e-9
+"""The margin of a direction at which the integral over one site is taken to diverge."""
 TINY = 1e-8
 """The norm of the other inputs that stands for zero, at which averages over them are not defined."""
-ROUNDS = 60
-"""Rounds in which a direction better than the one expected is improved."""
+CLIMBS = 4
+"""How often the best direction is looked for and the minimum found again with it."""
 
 
 @dataclass(frozen=True)
@@ -68,36 +71,26 @@ class AdaptiveSolution(PopulationSolution):
     """Order parameters m_n, the conjugates t_n = (y_n - m_n)/s, and F'' by the conjugates, positive definite.
 
     ``margin`` is how far the law of one site is from its divergence: 1 less the largest tilt relative to the prior,
-    over all directions; 1 for a bounded activation.  ``condensate`` is the share of the output along the target that is
-    carried by weights without bound: 0 where there is a law of one site.
+    over the nodes and the direction that random trials from the best of them climb to; 1 for a bounded activation.
+    ``condensate`` is the share of the output along the target that is carried by weights without bound: 0 where there
+    is a law of one site; ``condensate_error`` is its error.  ``residual`` is the largest violation of the optimality
+    conditions of F on its closed domain, in units of the output: where the minimum is inside, |m - R|.
     """
 
     discrepancy: Mapping[Key, float] = field(default_factory=dict)
     curvature: tuple[tuple[float, ...], ...] = ()
     margin: float = 1.0
     condensate: float = 0.0
+    condensate_error: float = 0.0
 
 
-@dataclass(frozen=True)
-class _At:
-    """F and its derivatives at some t; m = y - s t, and the part of it that the law carries; effective nodes."""
-
-    value: float
-    slope: Array
-    curvature: Array
-    output: Array
-    carried: Array
-    margin: float
-    nodes: float
-
-
-class AdaptiveKernelPopulation(OneSitePopulation):
+class AdaptiveKernelPopulation(FewModesPopulation):
     """The adaptive kernel at tree level for infinitely many samples of a target with few modes.
 
     Parameters
     ----------
     site : the action after `site_saddle`.
-    network, law, target, modes, order : as of :class:`.MeanFieldPopulation`.
+    network, law, target, modes, order : as of :class:`.FewModesPopulation`.
 
     Raises
     ------
@@ -111,7 +104,7 @@ class AdaptiveKernelPopulation(OneSitePopulation):
     title = "The adaptive kernel"
 
     def __init__(self, site: Action, network: Network, law: str = "hypercube", target: Key | Mapping[Key, float] = 2, *,
-                 modes: Sequence[Key] = (), order: int | None = None) -> None:
+                 modes: Sequence[Key] | None = None, order: int | None = None) -> None:
         super().__init__(site, network, law, target, modes=modes, order=order)
         (w,) = self.action.fields
         linear = SpaceSum(w * Entry("x", "data", w.spaces), w.spaces[0])  # type: ignore[attr-defined]
@@ -282,15 +275,16 @@ class AdaptiveKernelPopulation(OneSitePopulation):
         (J,) = (found.arrays[entry.name] for entry in self._overlaps.values())
         top = int(np.argmax(J**2))
         if J[top]**2 > J[-1]**2 * (1 + 1e-9):  # another direction is better
-            best, length = w[top:top + 1], 0.1
-            for _ in range(ROUNDS):
-                trial = np.abs(best + length * rng.standard_normal((64, w.shape[1])) * (np.arange(64) > 0)[:, None])
-                trial[:, kept:] *= kept < D
-                trial /= np.linalg.norm(trial, axis=1, keepdims=True)
-                (J,) = (at(trial, np.zeros(64)).arrays[entry.name] for entry in self._overlaps.values())
-                first = int(np.argmax(J**2))
-                best, length = trial[first:first + 1], length if first else 0.7 * length
-            found = at(np.concatenate([w, best]), np.append(W, 0.0))
+            def folded(w: Array) -> Array:
+                w = np.abs(w)
+                w[:, kept:] *= kept < D
+                return w
+
+            def height(w: Array) -> Array:
+                (J,) = (at(w, np.zeros(len(w))).arrays[entry.name] for entry in self._overlaps.values())
+                return J**2
+
+            found = at(np.concatenate([w, climbed(w[top:top + 1], height, folded, 0.1, rng)]), np.append(W, 0.0))
         return found
 
     def _gaussian(self, D: int, variance: float, only: bool, count: int, rng: np.random.Generator) -> Nodes:
@@ -311,14 +305,14 @@ class AdaptiveKernelPopulation(OneSitePopulation):
 
     # ------------------------------------------------------------------------------------------------ solving
 
-    def _potential(self, nodes: Nodes, values: Mapping[str, float]) -> Callable[[Array], _At]:
+    def _potential(self, nodes: Nodes, values: Mapping[str, float]) -> Callable[[Array], At]:
         """t -> F and its derivatives; F is infinite where the integral over one site diverges."""
         given = {name: values[name] for name in self.kernel.arguments if name != "u"}
         J = np.array([nodes.arrays[entry.name] for entry in self._overlaps.values()])
         y = [self.target.get(n, 0.0) for n in self.modes]
         W, N, scalars = nodes.arrays["W"], values["N"], [values[name] for name in SCALARS]
 
-        def at(t: Array) -> _At:
+        def at(t: Array) -> At:
             with np.errstate(invalid="ignore", divide="ignore"):
                 found = self.kernel(u=np.asarray(t, dtype=float) @ J, **given)
             S, force, bend, tilt = (found[name] for name in ("exponent", "pull", "bend", "tilt"))
@@ -327,7 +321,7 @@ class AdaptiveKernelPopulation(OneSitePopulation):
             margin = float(1 + 2 * tilt.min()) if self.radial else 1.0
             if not np.all(np.isfinite(S)):
                 nothing = np.full(len(J), np.nan)
-                return _At(np.inf, nothing, np.diag(nothing), output, nothing, margin, 0.0)
+                return At(np.inf, nothing, np.diag(nothing), output, nothing, margin, 0.0, nothing, np.zeros((0, 0)))
             top = float((-S).max())
             weights = W * np.exp(-S - top)
             Z = float(weights.sum())
@@ -336,8 +330,9 @@ class AdaptiveKernelPopulation(OneSitePopulation):
             second = (J * (p * (bend + force**2))) @ J.T - np.outer(mean, mean) - np.diag(curvature)
             size = np.abs(force * J).sum(axis=0) * p
             heavy = float(size.sum()**2 / (size**2).sum()) if size.any() else np.inf
-            return _At(N * float(top + np.log(Z) - offset.sum()), N * (mean - slope), N * second, output, ratio * mean,
-                       margin, min(float(1 / (p**2).sum()), heavy))
+            ends = J[:, 1 + 2 * tilt < ACTIVE] if self.radial else J[:, :0]
+            return At(N * float(top + np.log(Z) - offset.sum()), N * (mean - slope), N * second, output, ratio * mean,
+                       margin, min(float(1 / (p**2).sum()), heavy), float(ratio[0]) * p * force, ends * (t @ ends))
 
         return at
 
@@ -349,6 +344,27 @@ class AdaptiveKernelPopulation(OneSitePopulation):
         given = {name: values[name] for name in self.kernel.arguments if name != "u"}
         with np.errstate(invalid="ignore", divide="ignore"):
             return sqrt(-0.5 / self.kernel(u=J, **given)["tilt"].min())
+
+    def _with_best(self, nodes: Nodes, t: Array, rng: np.random.Generator) -> Nodes:
+        """Under Gaussian inputs, the nodes and the direction of the largest tilt at t, found from the best of them."""
+        drawn = nodes.arrays
+        axes = [name for name in drawn if name.startswith("tau_")]
+        J = np.array([drawn[entry.name] for entry in self._overlaps.values()])
+        top = int(np.argmax((t @ J)**2))
+        w = np.array([*(drawn[name][top] for name in axes), sqrt(drawn["rho2"][top])])
+
+        def at(w: Array) -> Nodes:
+            given = {name: column for name, column in zip(axes, w.T, strict=False)}
+            return self.features.on_directions({**given, "W": np.zeros(len(w)), "r": np.full(len(w), drawn["r"][0]),
+                                                "rho2": w[:, -1]**2, "n_perp": drawn["n_perp"]})
+
+        def height(w: Array) -> Array:
+            found = at(w).arrays
+            return np.asarray((t @ np.array([found[entry.name] for entry in self._overlaps.values()]))**2)
+
+        best = at(climbed(w[None], height, lambda w: w, 0.1, rng)).arrays
+        return Nodes({name: value if np.ndim(value) == 0 else np.append(value, best[name])
+                      for name, value in drawn.items()})
 
     def solve(self, input_dim: int, noise: float | None = None, *, samples: float | None = None,
               width: int | None = None, relevant_only: bool | None = None, nodes: int = NODES, shifts: int = SHIFTS,
@@ -369,24 +385,38 @@ class AdaptiveKernelPopulation(OneSitePopulation):
         values["D"] = float(input_dim)
         y = np.array([self.target.get(n, 0.0) for n in self.modes])
         guess = np.zeros(len(y)) if start is None else np.array(list(start.discrepancy.values()))
-        found: list[_At] = []
+        found: list[At] = []
         points: list[Array] = []
+        beyond = []
+        rng = np.random.default_rng(seed + 1)
         for batch in self.nodes(input_dim, variance, relevant_only, nodes, shifts, seed):
-            at = self._potential(batch, values)
-            guess = _bisected(at, self._edge(batch, values)) if len(y) == 1 else _newton(at, guess)
+            guess, here = self._least(batch, values, guess)
+            for _ in range(CLIMBS if self.radial and self.law.name == "gaussian" else 0):
+                margin = here.margin
+                batch = self._with_best(batch, guess, rng)
+                guess, here = self._least(batch, values, guess)
+                if here.margin > margin - 1e-9:
+                    break
             points.append(guess)
-            found.append(at(guess))
+            found.append(here)
+            beyond.append(self.next_overlaps(batch.arrays) @ here.pull)
         outputs = np.array([here.output for here in found])
-        condensate = float(np.mean([1 - here.carried @ y / (here.output @ y) for here in found]))
-        condensed = condensate > CONDENSED
-        residual = max(float(np.abs(here.carried - here.output).max()) for here in found) if not condensed else 0.0
-        effective = min(here.nodes for here in found)
-        status = []
+        shares = np.array([1 - here.carried @ y / (here.output @ y) for here in found])
+        condensed = any(here.condensed for here in found) and bool(shares.mean() > CONDENSED)
+        condensate, spread = (float(shares.mean()), float(standard_error(shares))) if condensed else (0.0, 0.0)
+        residual, effective = max(here.residual for here in found), min(here.nodes for here in found)
+        left_out = float((np.mean(beyond, axis=0)**2).sum())
+        status = self.truncation(left_out)
         if effective < FEW:
             status.append(f"not converged: {effective:.0f} effective nodes (give more nodes)")
         if residual > 1e-8:
             status.append(f"not converged: residual {residual:.1g}")
-        means, errors = outputs.mean(axis=0), outputs.std(axis=0, ddof=1) / sqrt(len(outputs))
+        means, errors = outputs.mean(axis=0), standard_error(outputs)
+        if condensed:  # where the edge is, to which y - m is proportional, is known to its own accuracy
+            errors = np.hypot(errors, EDGE * np.abs(y - means))
+            if not status:
+                status.append(f"converged; a share {condensate:.2g} of the output is a condensate (weights without "
+                              "bound)")
         curvature = np.mean([here.curvature for here in found], axis=0)
 
         def by_mode(numbers: Array) -> dict[Key, float]:
@@ -395,43 +425,14 @@ class AdaptiveKernelPopulation(OneSitePopulation):
         return AdaptiveSolution(by_mode(means), by_mode(errors), float((y - means) @ (y - means)), residual, effective,
                                 "; ".join(status) or "converged", discrepancy=by_mode(np.mean(points, axis=0)),
                                 curvature=tuple(map(tuple, curvature.tolist())),
-                                margin=min(here.margin for here in found), condensate=condensate if condensed else 0.0)
+                                margin=min(here.margin for here in found), condensate=condensate,
+                                condensate_error=spread, left_out=left_out, leading=self.leading)
 
-
-def _bisected(at: Callable[[Array], _At], edge: float) -> Array:
-    """Where F' vanishes, for one mode; the edge, where F falls up to there."""
-    sign = -1.0 if float(at(np.zeros(1)).slope[0]) > 0 else 1.0
-
-    def slope(t: float) -> float:
-        return sign * float(at(np.array([sign * t])).slope[0])
-
-    top = edge * (1 - EDGE)
-    if not np.isfinite(top):
-        top = 1.0
-        while slope(top) < 0:
-            top *= 2
-    elif slope(top) < 0:
-        return np.array([sign * top])
-    return np.array([sign * scipy.optimize.brentq(slope, 0.0, top, xtol=1e-13 * top, rtol=1e-13)])
-
-
-def _newton(at: Callable[[Array], _At], t: Array, limit: int = 200) -> Array:
-    """The minimum of a convex function from wherever it is finite, or from zero."""
-    here = at(t)
-    if not np.isfinite(here.value):
-        t, here = np.zeros_like(t), at(np.zeros_like(t))
-    for _ in range(limit):
-        step = -np.linalg.solve(here.curvature, here.slope)
-        decrease, length = float(here.slope @ step), 1.0
-        slack = 1e-13 * max(abs(here.value), 1.0)
-        if np.linalg.norm(step) < 1e-13 * np.linalg.norm(t):
-            return t
-        while not (new := at(t + length * step)).value <= here.value + 1e-4 * length * decrease + slack:
-            length /= 2
-            if length < 1e-12:
-                return t
-        t, here = t + length * step, new
-    raise NotConverged("the minimum of the potential was not found", float(np.linalg.norm(here.slope)))
+    def _least(self, nodes: Nodes, values: Mapping[str, float], guess: Array) -> tuple[Array, At]:
+        """The minimum of F on nodes."""
+        at = self._potential(nodes, values)
+        t = bisected(at, self._edge(nodes, values)) if len(guess) == 1 else newton(at, guess)
+        return t, at(t)
 
 
 __all__ = ["AdaptiveKernelPopulation", "AdaptiveSolution"]

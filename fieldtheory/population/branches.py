@@ -28,6 +28,7 @@ import xarray as xr
 from scipy.interpolate import CubicHermiteSpline
 
 from fieldtheory.errors import BadInput, NotConverged
+from fieldtheory.population.base import standard_error
 from fieldtheory.population.freeenergy import Landscape, Point
 
 Array = np.ndarray
@@ -77,7 +78,7 @@ class Root:
     def errors(self) -> Array:
         """Standard errors of x from the random shifts."""
         moves = np.linalg.solve(self.point.curvature, self.point.slopes.T)
-        return np.std(moves, axis=1, ddof=1) / sqrt(moves.shape[1])
+        return np.asarray(standard_error(moves, axis=1))
 
     @property
     def stable(self) -> bool:
@@ -121,7 +122,7 @@ class Follower:
             size = float(np.linalg.norm(move))
             if not np.isfinite(size) or (size > 1.5 and size > 2 * last):
                 return None
-            x = x + move * min(1.0, 0.7 / size)
+            x = x + move * min(1.0, 0.7 / max(size, 1e-300))
             if size < tolerance or (size < KINKS and size > last / 2):
                 return Root(x, noise, self.landscape.at(x, noise))
             last = size
@@ -285,7 +286,7 @@ class Follower:
         null = vectors[:, int(np.argmin(np.abs(values / np.abs(np.diag(root.point.curvature)).clip(1e-9))))]
         shifts = -(root.point.slopes @ null) / float(root.point.mixed @ null)
         names = self.landscape.moving
-        return Spinodal(exp(root.noise), exp(root.noise) * float(np.std(shifts, ddof=1)) / sqrt(len(shifts)),
+        return Spinodal(exp(root.noise), exp(root.noise) * float(standard_error(shifts)),
                         float(root.x[self.landscape.leading]),
                         dict(zip(names, np.exp(root.x[self.orders:]).tolist(), strict=True)))
 
@@ -343,7 +344,7 @@ class Follower:
             move = -(a.point.value - b.point.value) / slope
             if abs(move) < 1e-8:
                 shifts = (a.point.values - b.point.values) / slope
-                return Transition(exp(noise), exp(noise) * float(np.std(shifts, ddof=1)) / sqrt(len(shifts)),
+                return Transition(exp(noise), exp(noise) * float(standard_error(shifts)),
                                   (float(a.x[leading]), float(b.x[leading])), a.point.value)
             noise += move
         return None

@@ -28,7 +28,7 @@ from fieldtheory.action import Action
 from fieldtheory.compile import Kernel
 from fieldtheory.errors import BadInput, RuleError
 from fieldtheory.network import Network
-from fieldtheory.population.base import FEW, NODES, SHIFTS, OneSitePopulation, PopulationSolution
+from fieldtheory.population.base import FEW, NODES, SHIFTS, OneSitePopulation, PopulationSolution, standard_error
 from fieldtheory.population.eigenvalues import (
     CLASS,
     ClassNodes,
@@ -323,7 +323,7 @@ class CollapsedPopulation(OneSitePopulation):
         if paired:
             outputs, found = [law.output for law in paired], [law.kappa for law in paired]
             residual = max(residual, *(law.residual for law in paired))
-        m, error = float(np.mean(outputs)), float(np.std(outputs, ddof=1)) / sqrt(shifts)
+        m, error = float(np.mean(outputs)), float(standard_error(outputs))
         if effective < FEW:
             status.append(f"not converged: {effective:.0f} effective nodes (give more nodes)")
         if residual > 1e-8:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import comb, sqrt
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from fieldtheory.action import Action
 from fieldtheory.compile import Kernel
 from fieldtheory.errors import BadInput, RuleError
 from fieldtheory.network import Network
-from fieldtheory.population.base import OneSitePopulation, PopulationSolution
+from fieldtheory.population.base import OneSitePopulation, PopulationSolution, standard_error
 from fieldtheory.population.blocks import BlockEquations, BlockKernels
 from fieldtheory.population.eigenvalues import compiled
 from fieldtheory.population.lattices import draw_points
@@ -267,7 +267,7 @@ class CollapsedDirections(OneSitePopulation):
             status.append(f"not converged: residual {residual:.1g}")
         if remainder > SAID:
             status.append(f"truncated at degree {degree}: an eigenvalue of {remainder:.2g} of the noise is left out")
-        means, errors = outputs.mean(axis=0), outputs.std(axis=0, ddof=1) / sqrt(shifts)
+        means, errors = outputs.mean(axis=0), standard_error(outputs)
         output = {mode.key: float(m) for mode, m in zip(found[0].modes, means, strict=True)}
         spread = {mode.key: float(e) for mode, e in zip(found[0].modes, errors, strict=True)}
         C = np.mean(roots, axis=0)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import exp, sqrt
+from math import exp
 
 import numpy as np
 
 from fieldtheory.errors import BadInput, NotConverged
+from fieldtheory.population.base import standard_error
 from fieldtheory.population.branches import WEIGHT, Branches, Follower, Root, Spinodal, branches
 from fieldtheory.population.selection import JointEquations
 from fieldtheory.population.settled import SettledEquations
@@ -91,7 +92,7 @@ class FixedPoints(Follower):
         null = left[:, -1]
         moves = -(root.point.slopes @ null) / float(root.point.mixed @ null)
         noise = exp(root.noise)
-        error = noise * float(np.std(moves, ddof=1)) / sqrt(len(moves))
+        error = noise * float(standard_error(moves))
         return Spinodal(noise, error, float(root.x[self.landscape.leading]),
                         dict(zip(self.landscape.moving, np.exp(root.x[self.orders:]).tolist(), strict=True)))
 

@@ -30,9 +30,8 @@ import sympy as sp
 
 from fieldtheory.compile import Kernel, compile_kernel
 from fieldtheory.errors import BadInput, NotConverged, RuleError
-from fieldtheory.population.nodes import NODE
+from fieldtheory.population.nodes import FIELD, NODE
 from fieldtheory.population.whitened import KINDS
-from fieldtheory.symbolic.bases import InputAverage
 from fieldtheory.symbolic.fields import Entry, SpaceSum, depends_on, distribute
 
 if TYPE_CHECKING:
@@ -41,8 +40,6 @@ if TYPE_CHECKING:
 Array = np.ndarray
 
 SHARE = sp.Symbol("P/s", positive=True)
-FIELD = Entry("G", "data", (NODE,))
-"""What a site sees of the target and the output, Σ_n (y_n - c m_n) J_n."""
 
 
 @dataclass(frozen=True)
@@ -149,39 +146,13 @@ class FreeEnergy:
                 raise RuleError(f"{term} depends on the solution and on P and s in another way than through s/P")
         return sp.Add(*kept)
 
-    def _whitened(self, expr: sp.Expr) -> sp.Expr:
-        """Sums over the modes gone, averages over the inputs by name, and power sums in those of whitened weights."""
-        expr = self.theory._on_modes(expr)
-        return expr.xreplace({entry: self.features.in_whitened(sp.Integer(entry.name[2:]))
-                              for entry in expr.atoms(Entry) if entry.name.startswith("Q_")})
-
     @cached_property
     def _collective(self) -> tuple[sp.Expr, sp.Expr, sp.Expr]:
-        """(c, t, f): the order parameters enter through G = Σ_n (y_n - c m_n) J_n alone, and m_n = ⟨f J_n⟩.
-
-        Raises
-        ------
-        RuleError
-            If they enter in another way.
-        """
-        logarithms, rational = self.theory.unwritten
-        (body,) = self.theory.closure.parameters.values()
-        learned, wanted, overlap = (sp.Dummy(real=True) for _ in range(3))  # Σ m J, Σ y J, and J of one mode
-        named = {"m": learned, "y": wanted}
-        kept = self.theory.closure.steps[-1].details["kept"]
-        table: dict[sp.Basic, sp.Basic] = {}
-        for total in (rational + body).atoms(SpaceSum):
-            if total.space == kept:
-                (node,) = (n for n in total.atoms(InputAverage) if depends_on(n.body, n.basis))
-                table |= {total: named[(total.body / node).name], node: overlap}  # type: ignore[attr-defined]
-        rational, each = rational.xreplace(table), sp.cancel(body.xreplace(table) / overlap)
-        c = sp.cancel(-sp.diff(rational, learned) / sp.diff(rational, wanted))
-        if c.has(learned, wanted, SpaceSum) or each.has(overlap) or logarithms.has(kept) or (
-                sp.cancel(sp.diff(each, learned) + c * sp.diff(each, wanted)) != 0):
-            raise RuleError("the action does not depend on the order parameters through Σ(y - cm)J alone")
-        tilt, source = (sp.factor(self._whitened(expr.xreplace({learned: sp.S.Zero, wanted: FIELD})))
-                        for expr in (rational, each))
-        return c, self._whitened(logarithms) + tilt, source
+        """(c, t, f) of the theory, with the power sums of the weights in those of whitened weights."""
+        c, tilt, source = (expr.xreplace({entry: self.features.in_whitened(sp.Integer(entry.name[2:]))
+                                          for entry in expr.atoms(Entry) if entry.name.startswith("Q_")})
+                           for expr in self.theory.collective)
+        return c, tilt, source
 
     @property
     def tilt(self) -> sp.Expr:
@@ -272,7 +243,8 @@ class Landscape:
         target = energy.theory.target
         self.target = np.array([target.get(mode, 0.0) for mode in energy.theory.modes])
         self._kernel, drawn = energy.features.draw(D, relevant_only, count, shifts, seed)
-        wanted = {*self._kernel.arguments, *energy.laws.arguments, *(f"q_2_{name}" for name in energy.counts)}
+        wanted = {*self._kernel.arguments, *energy.laws.arguments, *(f"q_2_{name}" for name in energy.counts), "n_perp",
+                  *(f"u_{name}" for name in energy.counts)}
         self._shifts = [{name: np.ascontiguousarray(x) if isinstance(x, np.ndarray) else x
                          for name, x in given.items() if name in wanted} for given in drawn]
         self._at: tuple[float, ...] | None = None
@@ -292,6 +264,23 @@ class Landscape:
     def leading(self) -> int:
         """Which order parameter is that of the target's largest mode."""
         return int(np.argmax(np.abs(self.target)))
+
+    def next_outputs(self, x: Array, noise: float) -> Array:
+        """The output in the next modes that are not kept, ⟨f J⟩ at the law of one site."""
+        theory, scalars = self.energy.theory, self._scalars(x, noise)
+        if not theory.next_modes:
+            return np.zeros(0)
+        self.at(x, noise)  # sets the scale of the weights
+        kernel, base = self.energy.laws, self.energy.base
+        gap = self.target - base(**{name: scalars[name] for name in base.arguments})["c"] * x[:self.orders]
+        found, total = np.zeros(len(theory.next_modes)), 0.0
+        for given in self._arrays(scalars):
+            law = {**scalars, **given, "G": gap @ given["overlaps"], "top": self._top}
+            here = kernel(**{name: law[name] for name in kernel.arguments})
+            J = theory.next_overlaps(self.energy.features.unwhitened(given, scalars))
+            found += J @ (here["weight"] * here["source"])
+            total += float(here["weight"].sum())
+        return found / total
 
     def learned(self, x: Array) -> float:
         """The share of the target that the output holds."""
@@ -397,12 +386,17 @@ class Landscape:
         across = np.r_[mean["m_s"], mean["c_s"]] - mean["products"][:-1, -1] + first[:-1] * first[-1]
         slope = np.array([base[name] for name in unknowns])
         second = np.array([[base[f"{a}_{b}"] for b in unknowns] for a in unknowns])
+        slopes = np.array([slope + N * found["first"][at] / found["Z"] for found in sums])
+        if base["c"] == 0.0:  # a single neuron: F is no function of m, which is ⟨N a J⟩; its equation stands in
+            m = np.array([scalars[name] for name in orders])
+            slope[:n], second[:n, :n] = mean["R"] - m, -np.eye(n)
+            slopes[:, :n] = np.array([found["R"] / found["Z"] for found in sums]) - m
         logs = np.log(total) - self._top
         value = base["F"] - N * (np.log(total.mean()) - self._top)
         return Point(float(value), slope + N * first[at], base["s"] + N * float(first[-1]),
                      second + N * response[np.ix_(at, at)],
                      np.array([base[f"s_{name}"] for name in unknowns]) + N * across[at],
-                     np.array([slope + N * found["first"][at] / found["Z"] for found in sums]), base["F"] - N * logs,
+                     slopes, base["F"] - N * logs,
                      float(total.sum()**2 / sum(found["Z2"] for found in sums)), mean["R"],
                      second[:n, :n] + N * mean["m_m"],
                      2 * mean["squares"] / np.array([scalars[f"lambda_{name}"] for name in labels]))

@@ -9,7 +9,7 @@ from fieldtheory.action import Action
 from fieldtheory.errors import BadInput
 from fieldtheory.network import Network
 from fieldtheory.population.adaptive import AdaptiveKernelPopulation
-from fieldtheory.population.base import PopulationTheory
+from fieldtheory.population.base import FewModesPopulation, PopulationTheory
 from fieldtheory.population.collapsed import CollapsedPopulation
 from fieldtheory.population.collapsed_ard import CollapsedARDPopulation
 from fieldtheory.population.collapseddirections import CollapsedDirections
@@ -32,12 +32,13 @@ KINDS: tuple[tuple[set[str], str | None, type[PopulationTheory]], ...] = (
 
 
 def population_limit(action: Action, network: Network, law: str = "hypercube",
-                     target: Key | Mapping[Key, float] = 2, *, modes: Sequence[Key] = (), order: int | None = None,
-                     loops: int = 0) -> PopulationTheory:
+                     target: Key | Mapping[Key, float] = 2, *, modes: Sequence[Key] | None = None,
+                     order: int | None = None, loops: int = 0) -> PopulationTheory:
     """A theory's action for infinitely many samples of a law of inputs (:class:`.PopulationTheory`).
 
-    ``modes`` and ``order`` are for theories that keep few modes of the output (mean field, the adaptive kernel);
-    ``loops`` is the order at which what is left after all sums over sites are gone is closed.
+    ``modes`` and ``order`` are for theories that keep few modes of the output (mean field, the adaptive kernel:
+    :class:`.FewModesPopulation`); ``loops`` is the order at which what is left after all sums over sites are gone is
+    closed.
 
     Raises
     ------
@@ -53,7 +54,7 @@ def population_limit(action: Action, network: Network, law: str = "hypercube",
     options: dict[str, Any] = {}
     if issubclass(found, FixedKernelPopulation):
         options["loops"] = loops
-    if issubclass(found, MeanFieldPopulation | AdaptiveKernelPopulation):
+    if issubclass(found, FewModesPopulation):
         options |= {"modes": modes, "order": order}
     elif modes or order is not None:
         raise BadInput("modes" if modes else "order", modes or order, "none: this theory keeps all modes")

@@ -18,8 +18,8 @@ mixture; several random shifts give the error.  With one order parameter the rig
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -30,11 +30,11 @@ from fieldtheory.action import Action
 from fieldtheory.compile import Kernel, compile_kernel
 from fieldtheory.errors import BadInput, NotConverged, RuleError
 from fieldtheory.population import relevance
-from fieldtheory.population.base import FEW, NODES, SHIFTS, OneSitePopulation, PopulationSolution
+from fieldtheory.population.base import FEW, NODES, SHIFTS, FewModesPopulation, PopulationSolution, standard_error
 from fieldtheory.population.branches import Branches, Root, branches
 from fieldtheory.population.freeenergy import FreeEnergy, Landscape
 from fieldtheory.population.modes import Key
-from fieldtheory.population.nodes import NODE, Features, Nodes, U, population_values
+from fieldtheory.population.nodes import FIELD, NODE, Features, Nodes, U, population_values
 from fieldtheory.population.relevance import Start
 from fieldtheory.symbolic.bases import InputAverage
 from fieldtheory.symbolic.features import homogeneity
@@ -43,7 +43,16 @@ from fieldtheory.symbolic.onset import Onset
 
 Array = np.ndarray
 
-class MeanFieldPopulation(OneSitePopulation):
+@dataclass(frozen=True)
+class _Law:
+    """The law of one site on the nodes: ⟨f J_n⟩, f times the probability of each node, and effective nodes."""
+
+    right_side: Array
+    pull: Array
+    nodes: float
+
+
+class MeanFieldPopulation(FewModesPopulation):
     """The mean-field theory of a network on a target with few modes, for infinitely many samples.
 
     Under an ``ARD`` prior the mean precisions of the relevant inputs and of the rest are solved for as well, and there
@@ -52,10 +61,7 @@ class MeanFieldPopulation(OneSitePopulation):
     Parameters
     ----------
     site : the action after `decouple` and with the readout integrated out.
-    network, law, target : as of :class:`.PopulationTheory`.
-    modes : modes kept in the output besides those of the target (Gaussian inputs; a parity is closed by symmetry);
-        (n, k) adds a polynomial of order 2k in what is perpendicular to the direction (:mod:`.population.modes`).
-    order : keep every mode of total order up to this.
+    network, law, target, modes, order : as of :class:`.FewModesPopulation`.
     """
 
     title = "Mean-field theory"
@@ -105,20 +111,6 @@ class MeanFieldPopulation(OneSitePopulation):
                    and not any(node.has(total) for node in self._averages)}
         return written.xreplace(self._averages).xreplace(squares)
 
-    def _factored(self, expr: sp.Expr, order: Key | None = None) -> sp.Expr:
-        """An expression on the nodes, with one division on each; several modes are not multiplied out."""
-        if len(self.modes) == 1:
-            return sp.factor(self._on_modes(expr, order))
-        hidden: dict[sp.Basic, sp.Dummy] = {}
-
-        def opaque(node: sp.Basic) -> sp.Basic:
-            if isinstance(node, SpaceSum | InputAverage | Entry):
-                return hidden.setdefault(node, sp.Dummy(real=True))
-            return node.func(*map(opaque, node.args)) if node.args else node
-
-        factored = sp.factor(opaque(expr))
-        return self._on_modes(factored.xreplace({dummy: node for node, dummy in hidden.items()}), order)
-
     def _power(self, total: SpaceSum) -> int:
         (w,) = self.closure.fields
         base, power = total.body.as_base_exp()
@@ -141,16 +133,52 @@ class MeanFieldPopulation(OneSitePopulation):
         return logarithms, rational
 
     @cached_property
-    def tilt(self) -> sp.Expr:
-        """What the action of one site adds to its prior, in the quantities on the nodes."""
+    def collective(self) -> tuple[sp.Expr, sp.Expr, sp.Expr]:
+        """(c, t, f) on the nodes: the tilt t, m_n = ⟨f J_n⟩, with what they see of the modes as one field G.
+
+        Raises
+        ------
+        RuleError
+            If the order parameters enter in another way than through G = Σ_n (y_n - c m_n) J_n.
+        """
         logarithms, rational = self.unwritten
-        return self._on_modes(logarithms) + self._factored(rational)
+        (body,) = self.closure.parameters.values()
+        learned, wanted, overlap = (sp.Dummy(real=True) for _ in range(3))  # Σ m J, Σ y J, and J of one mode
+        named = {"m": learned, "y": wanted}
+        kept = self.closure.steps[-1].details["kept"]
+        table: dict[sp.Basic, sp.Basic] = {}
+        for total in (rational + body).atoms(SpaceSum):
+            if total.space == kept:
+                (node,) = (n for n in total.atoms(InputAverage) if depends_on(n.body, n.basis))
+                table |= {total: named[(total.body / node).name], node: overlap}  # type: ignore[attr-defined]
+        rational, each = rational.xreplace(table), sp.cancel(body.xreplace(table) / overlap)
+        c = sp.cancel(-sp.diff(rational, learned) / sp.diff(rational, wanted))
+        if c.has(learned, wanted, SpaceSum) or each.has(overlap) or logarithms.has(kept) or (
+                sp.cancel(sp.diff(each, learned) + c * sp.diff(each, wanted)) != 0):
+            raise RuleError("the action does not depend on the order parameters through Σ(y - cm)J alone")
+        tilt, source = (sp.factor(self._on_modes(expr.xreplace({learned: sp.S.Zero, wanted: FIELD})))
+                        for expr in (rational, each))
+        return c, self._on_modes(logarithms) + tilt, source
 
     @cached_property
+    def _written(self) -> tuple[sp.Expr, sp.Expr, sp.Expr, sp.Symbol]:
+        """The tilt of one mode, the body whose average is m, its overlap, and m."""
+        if len(self.modes) != 1:
+            raise RuleError("with several order parameters the right side is a vector")
+        ((key, m),), (J,) = self.order_parameters.items(), self._overlaps.values()
+        c, tilt, source = self.collective
+        table = {FIELD: (sp.nsimplify(self.target[key], rational=True) - c * m) * J}
+        return sp.expand(tilt.xreplace(table), deep=False), sp.factor(J * source.xreplace(table)), J, m
+
+    @property
+    def tilt(self) -> sp.Expr:
+        """What the action of one site adds to its prior, for one mode, in the quantities on the nodes."""
+        return self._written[0]
+
+    @property
     def sources(self) -> dict[Key, sp.Expr]:
-        """The body whose average over the law is m_n."""
-        (body,) = self.closure.parameters.values()
-        return {n: self._factored(body, n) for n in self.modes}
+        """The body whose average over the law is m, for one mode."""
+        return {self.modes[0]: self._written[1]}
 
     @property
     def equations(self) -> dict[str, sp.Eq]:
@@ -168,11 +196,9 @@ class MeanFieldPopulation(OneSitePopulation):
         RuleError
             For more than one mode.
         """
-        if len(self.modes) != 1:
-            raise RuleError("with several order parameters the right side is a vector")
-        (m,), (body,) = self.order_parameters.values(), self.sources.values()
+        tilt, body, _, m = self._written
         alpha = sp.factor(sp.cancel(sp.diff(body, m) / body))
-        beta = sp.factor(sp.cancel(sp.together(sp.diff(self.tilt, m)) / body))
+        beta = sp.factor(sp.cancel(sp.together(sp.diff(tilt, m)) / body))
         if alpha.atoms(Entry) or beta.atoms(Entry):
             raise RuleError("the action does not depend on the order parameter through the body of its average alone")
         return alpha, beta
@@ -207,24 +233,22 @@ class MeanFieldPopulation(OneSitePopulation):
 
     @cached_property
     def kernel(self) -> Kernel:
-        """Z = Σ w e^{-tilt}, Σ (w e^{-tilt})² and Σ w e^{-tilt} body_n over the nodes."""
-        W, top = Entry("ln_W", "data", (NODE,)), sp.Symbol("top", real=True)
-        weight = sp.exp(W + top - self.tilt)
-        outputs = {"Z": SpaceSum(weight, NODE), "Z2": SpaceSum(weight**2, NODE)}
-        outputs |= {f"R_{n}": SpaceSum(weight * body, NODE) for n, body in enumerate(self.sources.values())}
-        entries = sorted({e for expr in outputs.values() for e in expr.atoms(Entry)}, key=lambda e: e.name)
-        scalars = sorted({s for expr in (self.tilt, *self.sources.values()) for s in expr.free_symbols
-                          if s not in self.order_parameters.values()}, key=lambda s: s.name)
-        return compile_kernel(outputs, scalars=[*self.order_parameters.values(), top, *scalars], entries=entries,
-                              name="population")
+        """On the nodes: weights, whose sum is Z, and times f; whatever the number of modes."""
+        _, tilt, source = self.collective
+        weight = sp.exp(Entry("ln_W", "data", (NODE,)) + sp.Symbol("top", real=True) - tilt)
+        return self._on_field({"weight": weight, "pull": weight * source}, "population")
 
     @cached_property
     def exponent(self) -> Kernel:
-        """The tilt on the nodes: its least value is what keeps the weights finite."""
-        unknowns = tuple(self.order_parameters.values())
-        scalars = sorted((s for s in self.tilt.free_symbols if s not in unknowns), key=lambda symbol: symbol.name)  # type: ignore[attr-defined]
-        entries = sorted(self.tilt.atoms(Entry), key=lambda entry: entry.name)
-        return compile_kernel({"tilt": self.tilt}, scalars=[*unknowns, *scalars], entries=entries, name="tilt")
+        """The tilt on the nodes, whose least value keeps the weights finite, and c."""
+        c, tilt, _ = self.collective
+        return self._on_field({"tilt": tilt, "c": c}, "tilt")
+
+    def _on_field(self, outputs: Mapping[str, sp.Expr], name: str) -> Kernel:
+        symbols = {symbol for expr in outputs.values() for symbol in expr.free_symbols}
+        entries = {entry for expr in outputs.values() for entry in expr.atoms(Entry)}
+        return compile_kernel(dict(outputs), scalars=sorted(symbols, key=lambda symbol: symbol.name),
+                              entries=sorted(entries, key=lambda entry: entry.name), name=name)
 
     @cached_property
     def _landscapes(self) -> dict[Any, Landscape]:
@@ -237,26 +261,32 @@ class MeanFieldPopulation(OneSitePopulation):
 
     # -------------------------------------------------------------------------------------------- solutions
 
-    def _bound(self, nodes: Nodes, values: Mapping[str, float]) -> Callable[[Sequence[float]], tuple[Array, float]]:
-        """m -> R(m) and the number of effective nodes."""
-        names = [symbol.name for symbol in self.order_parameters.values()]
-        tilt = self.exponent.bind(*names, **nodes.given(self.exponent, values))
+    def _bound(self, nodes: Nodes, values: Mapping[str, float]) -> Callable[[Sequence[float]], _Law]:
+        """m -> the law of one site."""
         W = nodes.arrays["W"]
         logs = np.log(W, where=W > 0, out=np.full_like(W, -1e5))
-        call = self.kernel.bind(*names, "top", **nodes.given(self.kernel, {**values, "ln_W": logs}))  # type: ignore[dict-item]
+        known = {**values, "ln_W": logs}
+        tilted, weighted = (nodes.given(kernel, known) for kernel in (self.exponent, self.kernel))  # type: ignore[arg-type]
+        J = np.array([np.broadcast_to(nodes.arrays[entry.name], len(W)) for entry in self._overlaps.values()])
+        y = np.array([self.target.get(n, 0.0) for n in self.modes])
+        c = self.exponent(**tilted, G=np.zeros(len(W)))["c"]
         top = 0.0
 
-        def right_side(m: Sequence[float]) -> tuple[Array, float]:
+        def law(m: Sequence[float]) -> _Law:
             nonlocal top
-            Z, Z2, *R = call(*m, top)
+            G = (y - c * np.asarray(m)) @ J
+            found = self.kernel(**weighted, G=G, top=top)
+            Z = float(found["weight"].sum())
             if not 1e-60 < Z < 1e60:  # the scale that served another m has left the range
-                top = float((tilt(*m)[0] - logs).min())
-                Z, Z2, *R = call(*m, top)
+                top = float((self.exponent(**tilted, G=G)["tilt"] - logs).min())
+                found = self.kernel(**weighted, G=G, top=top)
+                Z = float(found["weight"].sum())
             if not Z > 0 or not np.isfinite(Z):
-                raise NotConverged("the weights of the nodes leave the finite numbers", float(Z))
-            return np.array(R) / Z, Z**2 / Z2
+                raise NotConverged("the weights of the nodes leave the finite numbers", Z)
+            pull = found["pull"] / Z
+            return _Law(J @ pull, pull, Z**2 / float(found["weight"] @ found["weight"]))
 
-        return right_side
+        return law
 
     def solve(self, input_dim: int, noise: float | None = None, *, samples: float | None = None,
               width: int | None = None, relevant_only: bool | None = None, nodes: int = NODES, shifts: int = SHIFTS,
@@ -287,18 +317,20 @@ class MeanFieldPopulation(OneSitePopulation):
         values, variance = population_values(self.network, noise, samples, width)
         batches = self.features.nodes(input_dim, variance, relevant_only, nodes, shifts, seed)
         found: list[list[float]] = []
-        residuals, effective = [], []
+        residuals, effective, beyond = [], [], []
         guess = None if start is None else [start.order_parameters[n] for n in self.modes]
         for batch in batches:
-            right_side = self._bound(batch, values)
-            m = list(self._root(right_side, values["N"], guess))
+            law = self._bound(batch, values)
+            m = list(self._root(law, values["N"], guess))
             guess = m if len(self.modes) > 1 or start is not None else None
-            R, ess = right_side(m)
+            here = law(m)
             found.append(m)
-            residuals.append(float(np.max(np.abs(R - m))))
-            effective.append(ess)
-        means, errors = np.mean(found, axis=0), np.std(found, axis=0, ddof=1) / sqrt(len(found))
-        status = []
+            residuals.append(float(np.max(np.abs(here.right_side - m))))
+            effective.append(here.nodes)
+            beyond.append(self.next_overlaps(batch.arrays) @ here.pull)
+        means, errors = np.mean(found, axis=0), standard_error(found)
+        left_out = float((np.mean(beyond, axis=0)**2).sum())
+        status = self.truncation(left_out)
         if min(effective) < FEW:
             status.append(f"not converged: {min(effective):.0f} effective nodes (give more nodes)")
         if max(residuals) > 1e-8:
@@ -306,7 +338,7 @@ class MeanFieldPopulation(OneSitePopulation):
         missing = np.array([self.target.get(n, 0.0) for n in self.modes]) - means
         return PopulationSolution(dict(zip(self.modes, map(float, means))), dict(zip(self.modes, map(float, errors))),
                                   float(missing @ missing), max(residuals), min(effective),
-                                  "; ".join(status) or "converged")
+                                  "; ".join(status) or "converged", left_out=left_out, leading=self.leading)
 
     # -------------------------------------------------------------------------------------------- free energy
 
@@ -339,16 +371,20 @@ class MeanFieldPopulation(OneSitePopulation):
     def _solution(self, landscape: Landscape, root: Root) -> PopulationSolution:
         orders, effective = landscape.orders, root.point.nodes
         m, precisions = root.x[:orders], np.exp(root.x[orders:])
-        few = f"not converged: {effective:.0f} effective nodes (give more nodes)"
-        status = few if effective < FEW else "converged"
+        left_out = float((landscape.next_outputs(root.x, root.noise)**2).sum())
+        status = self.truncation(left_out)
+        if effective < FEW:
+            status.append(f"not converged: {effective:.0f} effective nodes (give more nodes)")
         missing = landscape.target - m
 
         def by(names: Iterable[Any], numbers: Array) -> dict[Any, float]:
             return dict(zip(names, numbers.tolist(), strict=True))
 
         return PopulationSolution(by(self.modes, m), by(self.modes, root.errors[:orders]), float(missing @ missing),
-                                  root.residual, effective, status, by(landscape.moving, precisions),
-                                  by(landscape.moving, precisions * root.errors[orders:]), root.point.value)
+                                  root.residual, effective, "; ".join(status) or "converged",
+                                  by(landscape.moving, precisions),
+                                  by(landscape.moving, precisions * root.errors[orders:]), root.point.value,
+                                  left_out, self.leading)
 
     def branches(self, input_dim: int, noise: Sequence[float] | None = None, *, samples: Sequence[float] | None = None,
                  width: int | None = None, relevant_only: bool | None = None, nodes: int = NODES // 2,
@@ -373,19 +409,19 @@ class MeanFieldPopulation(OneSitePopulation):
                                           nodes, shifts, seed)
         return branches(landscape, [x if noise is not None else unit / x for x in given], FEW)
 
-    def _root(self, right_side: Callable[[Sequence[float]], tuple[Array, float]], N: float,
+    def _root(self, law: Callable[[Sequence[float]], _Law], N: float,
               guess: Sequence[float] | None = None) -> Array:
         if len(self.modes) > 1 or guess is not None:
-            found = scipy.optimize.root(lambda m: right_side(m)[0] - m,
+            found = scipy.optimize.root(lambda m: law(m).right_side - m,
                                         np.zeros(len(self.modes)) if guess is None else guess, tol=1e-12)
             return np.asarray(found.x)
         if N == 1:
-            return right_side([0.0])[0]
+            return law([0.0]).right_side
         (coefficient,) = self.target.values()
         sign, high = float(np.sign(coefficient)), abs(coefficient) * N / (N - 1)
 
         def gap(m: float) -> float:
-            return float(sign * right_side([sign * m])[0][0] - m)
+            return float(sign * law([sign * m]).right_side[0] - m)
 
         return np.array([sign * scipy.optimize.brentq(gap, 0.0, high, xtol=1e-13, rtol=1e-12)])
 

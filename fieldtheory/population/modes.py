@@ -106,4 +106,24 @@ def _up_to(order: int | None, directions: int) -> Iterable[Mode]:
             yield Mode(numbers, pairs)
 
 
-__all__ = ["Key", "Mode", "Target", "read_target"]
+def alike(modes: Sequence[Mode], order: int) -> tuple[Mode, ...]:
+    """Modes of total order up to this that symmetry lets stand beside some modes of a target.
+
+    Where all modes of the target have one parity under the flip of some directions, the square of the target's overlap
+    with a neuron is even under it, and so is the law of one site: the output has the parity of the target.
+    """
+    directions = len(modes[0].orders)
+    fixed = []
+    for flip in product((0, 1), repeat=directions):
+        parities = {_parity(mode, flip) for mode in modes}
+        if len(parities) == 1:
+            fixed.append((flip, parities.pop()))
+    found = [mode for mode in _up_to(order, directions) if all(_parity(mode, flip) == odd for flip, odd in fixed)]
+    return tuple(sorted(found, key=lambda mode: (mode.order, mode.pairs, mode.orders)))
+
+
+def _parity(mode: Mode, flip: tuple[int, ...]) -> int:
+    return sum(n for n, turned in zip(mode.orders, flip, strict=True) if turned) % 2
+
+
+__all__ = ["Key", "Mode", "Target", "alike", "read_target"]

@@ -36,6 +36,8 @@ CORNER = Space("corner", sp.Symbol("N_corner", positive=True))
 QUADRATURE = Space("quadrature", sp.Symbol("N_quadrature", positive=True))
 U = sp.Symbol("u", real=True)
 """The pre-activation in an activation."""
+FIELD = Entry("G", "data", (NODE,))
+"""What a site sees of the target and the output, Σ_n (y_n - c m_n) J_n."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ class Features:
         kernel = self._radial_kernel()
         given = {**drawn, "z": _HERMITE[0], "q": _HERMITE[1]}
         found = kernel(**{name: given[name] for name in kernel.arguments})
-        return Nodes({"W": drawn["W"], "Q_2": drawn["r"]**2, **found})
+        return Nodes({**drawn, "Q_2": drawn["r"]**2, **found})
 
     def _radial_kernel(self) -> Kernel:
         if "radial" not in self._kernels:

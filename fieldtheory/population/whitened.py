@@ -75,6 +75,16 @@ class Whitened(ABC):
              seed: int) -> tuple[Kernel, list[dict[str, Any]]]:
         """The averages and their derivatives (``…_class``) as a kernel of the precisions, and nodes by shift."""
 
+    def unwhitened(self, given: Mapping[str, Any], precisions: Mapping[str, float]) -> dict[str, Any]:
+        """Nodes under Gaussian inputs at some precisions ``lambda_…``, as :func:`.directions.draw` gives them.
+
+        Raises
+        ------
+        RuleError
+            On the hypercube.
+        """
+        raise RuleError("nodes are directions and a norm under Gaussian inputs only")
+
     def dimension(self, D: int) -> int:
         """D, if there may be as many inputs.
 
@@ -202,6 +212,13 @@ class Axes(Whitened):
                 given |= {f"u_{name}": u, f"q_2_{name}": u**2}
             found.append(given)
         return self._kernel, found
+
+    def unwhitened(self, given: Mapping[str, Any], precisions: Mapping[str, float]) -> dict[str, Any]:
+        """Nodes as :func:`.directions.draw` gives them, at some precisions ``lambda_…``."""
+        *along, rest = (given[f"u_{name}"] / np.sqrt(precisions[f"lambda_{name}"]) for name in self.counts)
+        size = np.sqrt(sum(w**2 for w in (*along, rest)))
+        return {"W": given["W"], "r": size, "rho2": (rest / size)**2, "n_perp": given["n_perp"],
+                **{f"tau_{a}": w / size for a, w in enumerate(along)}}
 
     @property
     def _kernel(self) -> Kernel:
