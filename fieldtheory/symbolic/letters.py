@@ -16,8 +16,8 @@ from fieldtheory.symbolic.fields import Entry, Space, open_spaces
 from fieldtheory.symbolic.functionnames import FunctionPrinter
 from fieldtheory.symbolic.names import glue, name_latex, split_name
 
-LETTERS = {"mode": ("k", "l", "m", "n"), "sample": (r"\mu", r"\nu", r"\rho"), "site": ("i", "j", "l"),
-           "input": ("d", "c", "e"), "test": ("t", "r")}
+LETTERS = {"mode": ("k", "l", "m", "n"), "eigenmode": ("k", "l", "m", "n"), "sample": (r"\mu", r"\nu", r"\rho"),
+           "site": ("i", "j", "l"), "input": ("d", "c", "e"), "test": ("t", "r")}
 """Index letters by the name of the space; the first that no name in the expression uses is taken."""
 FREE_LETTERS = {"test": "*"}  # a prediction at a test point is f_*, but nobody writes a sum over *
 

@@ -40,7 +40,7 @@ MEDIUMS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "collapsed, in its medium": ("collapsed-mean-field", {"activation": "relu"}, {"resolvent": "self-consistent"}),
     "collapsed, pairs alone": ("collapsed-mean-field", {"activation": "relu"}, {"loops": 1}),
 }
-SIZES = {"sample": 3, "mode": 3, "input": 2, "test": 1}
+SIZES = {"sample": 3, "mode": 3, "eigenmode": 3, "input": 2, "test": 1}
 
 
 def _width(expr: sp.Expr) -> float:
@@ -176,7 +176,7 @@ def test_data_are_merged_only_where_the_expression_allows() -> None:
 
 
 def test_entries_of_a_product_of_matrices_read_back() -> None:
-    mode, sample = (Space(name, sp.Symbol("P", positive=True)) for name in ("mode", "sample"))
+    mode, sample = (Space(name, sp.Symbol("P", positive=True)) for name in ("eigenmode", "sample"))
     V, y, kappa = Entry("V", "data", [sample, mode]), Entry("y", "data", [sample]), Entry("kappa", "spectrum", [mode])
     z, s = Entry("z", "data", [sample]), sp.Symbol("s", positive=True)
     one, other = SpaceSum(V * y, sample), SpaceSum(V * z, sample)
