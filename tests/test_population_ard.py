@@ -170,7 +170,7 @@ def test_the_gradient_is_that_of_the_free_energy(folded):
 def test_the_precisions_solve_the_equations_of_the_rule(theory):
     """λ = ⟨λ⟩ of the law that the rule derives, from ⟨w²⟩ on the nodes, which the free energy does not use."""
     found = theory.solve(40, 0.06**2, nodes=4096, start="planted")
-    landscape, _ = theory._landscape(40, 0.06**2, None, None, None, 4096, 8, 0)
+    landscape = theory._landscape(40, None, None, 4096, 8, 0)
     x = np.r_[found.m, np.log(list(found.precisions.values()))]
     asked = np.exp(landscape.updated(landscape.at(x, np.log(0.06**2))))
     for name, value in zip(found.precisions, asked, strict=True):
@@ -214,7 +214,7 @@ def test_a_single_neuron():
     """N = 1: no other neuron shares the output, and m = ⟨a J⟩ at the precisions that the one neuron asks for."""
     theory = limit("mean-field", NET, "hypercube", 2)
     found = theory.solve(4, 0.05, width=1, nodes=512, shifts=2)
-    landscape, _ = theory._landscape(4, 0.05, None, 1, None, 512, 2, 0)
+    landscape = theory._landscape(4, 1, None, 512, 2, 0)
     x = np.r_[found.m, np.log(list(found.precisions.values()))]
     point = landscape.at(x, np.log(0.05))
     assert found.residual < 1e-9 and found.m > 0 and np.abs(point.slope).max() < 1e-8

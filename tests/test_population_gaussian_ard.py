@@ -8,7 +8,7 @@ import sympy as sp
 import fieldtheory as ft
 from fieldtheory.errors import BadInput, RuleError
 from fieldtheory.population.nodes import U
-from fieldtheory.population.whitened import _continuous
+from fieldtheory.population.whitened import continuous
 from tests.populations import limit
 
 H = sp.Symbol("h", real=True)
@@ -30,7 +30,7 @@ def single():
 
 
 def _gradient(theory):
-    landscape, _ = theory._landscape(5, 0.01, None, None, None, 256, 2, 0)
+    landscape = theory._landscape(5, None, None, 256, 2, 0)
     n, rng, h = landscape.orders, np.random.default_rng(5), 1e-5
     x = np.r_[rng.normal(scale=0.4, size=n), np.log(5) + rng.normal(size=len(landscape.moving))]
     assert n == len(theory.modes) and len(x) == n + len(theory.free_energy.counts)
@@ -111,7 +111,7 @@ def _on_grid(theory, D, s, grid):
     assert abs(found.m - m) < 5 * found.error + 3e-4
     for value, name in zip(precision, found.precisions, strict=True):
         assert abs(found.precisions[name] - value) < 5 * found.precision_errors[name] + 2e-3 * value
-    landscape, _ = theory._landscape(D, s, None, N, None, 4096, 8, 0)
+    landscape = theory._landscape(D, N, None, 4096, 8, 0)
     values = landscape.at(np.r_[found.m, np.log(list(found.precisions.values()))], np.log(s)).values
     error = np.std(values, ddof=1) / np.sqrt(len(values))
     assert abs(found.free_energy - grid.free_energy(m, precision, s)) < 5 * error + 1e-3 < 0.3
@@ -139,7 +139,7 @@ def test_a_target_that_does_not_tell_directions_apart(pair):
     error = np.hypot(*(same.precision_errors[name] for name in names))
     assert abs(first - second) < 5 * error < 0.08 * first and first < 5 < 6 < same.precisions["rest"]
     # λ = ⟨λ⟩ of the law that the rule derives, from ⟨w²⟩ on the nodes, which the free energy does not use
-    landscape, _ = pair._landscape(6, 0.003, None, None, None, 2048, 4, 0)
+    landscape = pair._landscape(6, None, None, 2048, 4, 0)
     x = np.r_[same.m, np.log(list(same.precisions.values()))]
     asked = np.exp(landscape.updated(landscape.at(x, np.log(0.003))))
     assert asked == pytest.approx(list(same.precisions.values()), rel=0.02)
@@ -259,7 +259,7 @@ def test_refusals(pair):
         pair.solve(6, 0.01, nodes=10)
     with pytest.raises(BadInput, match="start"):
         pair.solve(6, 0.01, start="nowhere", nodes=64, shifts=2)
-    assert not _continuous(U * sp.diff(sp.sign(U), U))  # a jump at zero moves with no precision
+    assert not continuous(U * sp.diff(sp.sign(U), U))  # a jump at zero moves with no precision
     for slope in (sp.diff(sp.sign(U), U), U * sp.diff(sp.sign(U - 1) * sp.tanh(U), U)):
         with pytest.raises(RuleError, match="jumps"):
-            _continuous(slope)
+            continuous(slope)

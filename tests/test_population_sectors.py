@@ -266,18 +266,19 @@ def _alone(S):
 # ------------------------------------------------------------------------------------------------- solutions
 
 
-def test_an_infinitely_wide_network_regresses_with_the_fixed_kernel(two):
-    for target in (2, {(1, 1): 1.0}):
-        theory = two if target == 2 else limit("collapsed-mean-field", NET, "gaussian", target)
-        theory.__dict__["kernels"] = two.kernels
-        found = theory.solve(5, 0.01, width=10**8, nodes=2048, shifts=2, degree=6)
-        first = next(iter(found.blocks))
-        C = found.blocks[first]
-        keys = list(found.output)
-        y = np.array([1.0 if key == theory.modes[0] else 0.0 for key in keys])
-        assert "not converged" not in found.status
-        assert np.allclose(list(found.output.values()), C @ np.linalg.solve(0.01 * np.eye(len(C)) + C, y), atol=1e-5)
-        assert found.test_error == pytest.approx(sum((y - list(found.output.values()))**2), rel=1e-6)
+@pytest.mark.parametrize("target", [2, {(1, 1): 1.0}, {1: 1.0, 2: -0.5}], ids=str)
+def test_an_infinitely_wide_network_regresses_with_the_fixed_kernel(target):
+    """That of `nngp`, whose spectrum knows no nodes; features of degree two are all kept.  A narrow network must fail."""
+    h = sp.Symbol("h", real=True)
+    net = NET.replace(activation=h + h**2 / 2)
+    theory, fixed = (limit(name, net, "gaussian", target) for name in ("collapsed-mean-field", "nngp"))
+    exact = fixed.solve(5, 0.01)
+    wide, narrow = (theory.solve(5, 0.01, width=width, degree=2) for width in (10**8, 64))
+    assert wide.status == "converged"
+    for mode, m in exact.order_parameters.items():
+        assert wide.order_parameters[mode] == pytest.approx(m, abs=1e-6)
+    assert wide.test_error == pytest.approx(exact.test_error, abs=1e-6)
+    assert abs(narrow.test_error - exact.test_error) > 1e-3
 
 
 def test_a_rotated_single_index(two):

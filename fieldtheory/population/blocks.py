@@ -15,8 +15,7 @@ import numpy as np
 import sympy as sp
 
 from fieldtheory.compile import Kernel
-from fieldtheory.errors import NotConverged
-from fieldtheory.population.eigenvalues import STEPS, STRIDE, Equations, Root, given
+from fieldtheory.population.eigenvalues import STEPS, STRIDE, Equations, Root, given, reweighted
 from fieldtheory.population.sectors import Basis, Batch
 
 Array = np.ndarray
@@ -156,12 +155,7 @@ class BlockEquations(Equations):
         known |= {name: batch.powers @ weights[name] + batch.tail * spectral.zero(name) for name in self.kernels.forms}
         known |= {name: batch.target @ weights[name] for name in self.kernels.lines}
         at = self.kernels.nodes(**given(self.kernels.nodes, known))
-        q = batch.weights * np.exp(at["tilt"].min() - at["tilt"])
-        total = float(q.sum())
-        if not total > 0 or not np.isfinite(total):
-            raise NotConverged("the weights of the nodes leave the finite numbers", total)
-        effective = total**2 / float(q @ q)
-        q /= total
+        q, effective = reweighted(batch.weights, at["tilt"])
         means, jacobian = q @ batch.powers, None
         if slope:  # ∂⟨p⟩/∂C = -Cov(p, ∂tilt/∂C)
             slopes = self._slopes(spectral, units)

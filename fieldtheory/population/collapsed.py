@@ -28,6 +28,7 @@ from fieldtheory.action import Action
 from fieldtheory.compile import Kernel
 from fieldtheory.errors import BadInput, RuleError
 from fieldtheory.network import Network
+from fieldtheory.population.arguments import check_dimension, check_nodes
 from fieldtheory.population.base import FEW, NODES, SHIFTS, OneSitePopulation, PopulationSolution, standard_error
 from fieldtheory.population.eigenvalues import (
     CLASS,
@@ -246,11 +247,8 @@ class CollapsedPopulation(OneSitePopulation):
 
     def nodes(self, D: int, variance: float, count: int, shifts: int, seed: int) -> list[ClassNodes]:
         """Nodes of each shift, drawn once."""
-        k = self.order
-        if isinstance(D, bool) or not isinstance(D, int) or not max(k, 1) <= D <= EXACT:
-            raise BadInput("input_dim", D, f"an integer from {max(k, 1)} to {EXACT}: all corners of the cube count")
-        if shifts < 2 or count < 64:
-            raise BadInput("nodes", (count, shifts), "at least 64 nodes and 2 shifts")
+        check_dimension(D, max(self.order, 1), EXACT)
+        check_nodes(count, shifts)
         key = (D, variance, count, shifts, seed)
         if key not in self._drawn:
             rng = np.random.default_rng(seed)

@@ -24,6 +24,7 @@ import sympy as sp
 from fieldtheory.action import Action
 from fieldtheory.errors import BadInput
 from fieldtheory.network import Network
+from fieldtheory.population.arguments import check_dimension, check_nodes, ridges
 from fieldtheory.population.base import FEW, NODES, SHIFTS
 from fieldtheory.population.branches import Branches, Root
 from fieldtheory.population.collapsed import CollapsedPopulation, CollapsedSolution
@@ -66,10 +67,8 @@ class CollapsedARDPopulation(CollapsedPopulation):
                    shifts: int, seed: int) -> tuple[JointEquations, float]:
         """The joint equations on nodes, and the noise."""
         D, k = input_dim, self.order
-        if isinstance(D, bool) or not isinstance(D, int) or not max(k, 1) <= D <= EXACT:
-            raise BadInput("input_dim", D, f"an integer from {max(k, 1)} to {EXACT}: all corners of the cube count")
-        if shifts < 2 or nodes < 64:
-            raise BadInput("nodes", (nodes, shifts), "at least 64 nodes and 2 shifts")
+        check_dimension(D, max(k, 1), EXACT)
+        check_nodes(nodes, shifts)
         variance = self.network.hidden_prior_variance(D)
         values, _ = population_values(self.network.replace(weight_variance=variance * D), noise, samples, width)
         ridge = values.pop("s")
@@ -152,12 +151,9 @@ class CollapsedARDPopulation(CollapsedPopulation):
         NotConverged
             If the curve is lost; too few effective nodes, or folds within their errors, are said in ``status``.
         """
-        given = samples if noise is None else noise
-        if given is None or (noise is not None and samples is not None):
-            raise BadInput("noise", noise, "a list of positive numbers, or samples: one of the two")
-        first = {"noise": 1.0, "samples": None} if noise is not None else {"noise": None, "samples": 1.0}
-        equations, unit = self._equations(input_dim, first["noise"], first["samples"], width, nodes, shifts, seed)
-        found = followed(equations, [x if noise is not None else unit / x for x in given])
+        noises = ridges(self.network, noise, samples, width)
+        equations, _ = self._equations(input_dim, noises[0], None, width, nodes, shifts, seed)
+        found = followed(equations, noises)
         spectrum = np.exp(found.dataset.order_parameters.values[..., 1:])
         dataset = found.dataset.drop_vars(["order_parameters", "order_parameters_mcse", "mode"])
         return replace(found, dataset=dataset.assign(spectrum=(("branch", "noise", "class"), spectrum)).assign_coords(

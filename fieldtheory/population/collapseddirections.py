@@ -20,6 +20,7 @@ from fieldtheory.action import Action
 from fieldtheory.compile import Kernel
 from fieldtheory.errors import BadInput, RuleError
 from fieldtheory.network import Network
+from fieldtheory.population.arguments import check_dimension, check_nodes
 from fieldtheory.population.base import OneSitePopulation, PopulationSolution, standard_error
 from fieldtheory.population.blocks import BlockEquations, BlockKernels
 from fieldtheory.population.eigenvalues import compiled
@@ -175,10 +176,8 @@ class CollapsedDirections(OneSitePopulation):
               seed: int) -> tuple[list[Sector], list[SectorNodes]]:
         """Sectors up to a degree, and nodes of each shift, drawn once."""
         least = len(self._modes[0].orders) + 1
-        if isinstance(D, bool) or not isinstance(D, int) or least > D:
-            raise BadInput("input_dim", D, f"an integer that is at least {least} for this target")
-        if shifts < 2 or count < 64:
-            raise BadInput("nodes", (count, shifts), "at least 64 nodes and 2 shifts")
+        check_dimension(D, least)
+        check_nodes(count, shifts)
         key = (D, variance, count, shifts, seed)
         if key not in self._drawn:
             rng = np.random.default_rng(seed)

@@ -19,6 +19,7 @@ from fieldtheory.action import Action
 from fieldtheory.compile import Kernel
 from fieldtheory.errors import BadInput
 from fieldtheory.network import Network
+from fieldtheory.population.arguments import ridges
 from fieldtheory.population.blocks import BlockEquations
 from fieldtheory.population.branches import Branches, Root
 from fieldtheory.population.collapseddirections import (
@@ -76,9 +77,8 @@ class CollapsedARDDirections(CollapsedDirections):
         return update_of(self.closure)
 
     def _equations(self, input_dim: int, noise: float | None, samples: float | None, width: int | None, degree: int,
-                   nodes: int | None, shifts: int, seed: int,
-                   least: float | None = None) -> tuple[SettledEquations, float]:
-        """The equations of the precisions, with what matters at the ``least`` noise (of several), and the noise."""
+                   nodes: int | None, shifts: int, seed: int) -> tuple[SettledEquations, float]:
+        """The equations of the precisions, with what matters at a noise (the least of several), and the noise."""
         d = len(self._modes[0].orders)
         if isinstance(degree, bool) or not isinstance(degree, int) or max(mode.order for mode in self._modes) > degree:
             raise BadInput("degree", degree, "an integer that is at least the order of the target")
@@ -87,7 +87,7 @@ class CollapsedARDDirections(CollapsedDirections):
         ridge = values["s"]
         hyper = self.network.precision_prior(input_dim)
         assert hyper is not None
-        values |= {"alpha_0": hyper[0], "beta_0": hyper[1], "s": ridge if least is None else least}
+        values |= {"alpha_0": hyper[0], "beta_0": hyper[1], "s": ridge}
         count = COUNT.get(d, 32768) if nodes is None else nodes
         key = (input_dim, variance, degree, count, shifts, seed, *values.values())
         if key not in self._settled:
@@ -158,17 +158,8 @@ class CollapsedARDDirections(CollapsedDirections):
 
         Stability is that of the map of the precisions, with the others' kernel settled.
         """
-        given = samples if noise is None else noise
-        if given is None or (noise is not None and samples is not None):
-            raise BadInput("noise", noise, "a list of positive numbers, or samples: one of the two")
-        first = {"noise": 1.0, "samples": None} if noise is not None else {"noise": None, "samples": 1.0}
-        plain = self.network.replace(weight_variance=1.0)
-        unit = population_values(plain, first["noise"], first["samples"], width)[0]["s"]
-        noises = [x if noise is not None else unit / x for x in given]
-        if not noises or not min(noises) > 0:
-            raise BadInput("noise", given, "at least two different positive numbers")
-        equations, _ = self._equations(input_dim, first["noise"], first["samples"], width, degree, nodes, shifts, seed,
-                                       min(noises))
+        noises = ridges(self.network, noise, samples, width)
+        equations, _ = self._equations(input_dim, min(noises), None, width, degree, nodes, shifts, seed)
         return followed(equations, noises)
 
 

@@ -162,12 +162,7 @@ class Equations:
 
     def law(self, batch: ClassNodes, kappa: Array, *, slope: bool = False) -> Law:
         at, per_class = self.tilted(batch, kappa)
-        q = batch.weights * np.exp(at["tilt"].min() - at["tilt"])
-        total = float(q.sum())
-        if not total > 0 or not np.isfinite(total):
-            raise NotConverged("the weights of the nodes leave the finite numbers", total)
-        effective = total**2 / float(q @ q)
-        q /= total
+        q, effective = reweighted(batch.weights, at["tilt"])
         shared = q if self.medium_kernel is None else q * at["share"]
         means = shared @ batch.powers
         image, change = self.formed(means)
@@ -222,6 +217,21 @@ class Equations:
         return Root(kappa, jacobian, bool(np.max(np.abs(gap), initial=0.0) < TOLERANCE))
 
 
+def reweighted(weights: Array, tilt: Array) -> tuple[Array, float]:
+    """Nodes with weights of the prior under the law e^{-tilt}: their share of it, and how many count.
+
+    Raises
+    ------
+    NotConverged
+        If the weights leave the finite numbers.
+    """
+    q = weights * np.exp(tilt.min() - tilt)
+    total = float(q.sum())
+    if not total > 0 or not np.isfinite(total):
+        raise NotConverged("the weights of the nodes leave the finite numbers", total)
+    return q / total, total**2 / float(q @ q)
+
+
 def classes(D: int, k: int) -> Array:
     """The class of each subset T of the inputs (a binary number): |T∩S| (D-k+1) + |T∖S|, S the first k inputs."""
     bits = (np.arange(2**D)[:, None] >> np.arange(D)) & 1
@@ -258,4 +268,4 @@ def given(kernel: Kernel, known: Mapping[str, Any]) -> dict[str, Any]:
 
 
 __all__ = ["CLASS", "ClassNodes", "Equations", "Kernels", "Law", "Root", "classes", "compiled", "corners", "given",
-           "walsh"]
+           "reweighted", "walsh"]

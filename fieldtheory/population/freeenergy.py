@@ -29,7 +29,8 @@ import numpy as np
 import sympy as sp
 
 from fieldtheory.compile import Kernel, compile_kernel
-from fieldtheory.errors import BadInput, NotConverged, RuleError
+from fieldtheory.errors import NotConverged, RuleError
+from fieldtheory.population.arguments import check_nodes
 from fieldtheory.population.nodes import FIELD, NODE
 from fieldtheory.population.whitened import KINDS
 from fieldtheory.symbolic.fields import Entry, SpaceSum, depends_on, distribute
@@ -236,8 +237,7 @@ class Landscape:
     def __init__(self, energy: FreeEnergy, input_dim: int, values: Mapping[str, float], prior: float,
                  relevant_only: bool | None, count: int, shifts: int, seed: int) -> None:
         D = energy.features.dimension(input_dim)
-        if shifts < 2 or count < 64:
-            raise BadInput("nodes", (count, shifts), "at least 64 nodes and 2 shifts")
+        check_nodes(count, shifts)
         self.energy, self.values, self.prior = energy, {**values, "D": float(D)}, prior
         self.moving = () if energy.hyperprior is None else energy.features.present(D)
         target = energy.theory.target

@@ -30,6 +30,7 @@ from fieldtheory.action import Action
 from fieldtheory.compile import Kernel, compile_kernel
 from fieldtheory.errors import BadInput, NotConverged, RuleError
 from fieldtheory.population import relevance
+from fieldtheory.population.arguments import ridge, ridges
 from fieldtheory.population.base import FEW, NODES, SHIFTS, FewModesPopulation, PopulationSolution, standard_error
 from fieldtheory.population.branches import Branches, Root, branches
 from fieldtheory.population.freeenergy import FreeEnergy, Landscape
@@ -310,8 +311,9 @@ class MeanFieldPopulation(FewModesPopulation):
             If a precision runs away, under ARD.
         """
         if self.network.has_ard:
-            landscape, ridge = self._landscape(input_dim, noise, samples, width, relevant_only, nodes, shifts, seed)
-            return self._solution(landscape, relevance.solve(landscape, ridge, start))
+            landscape = self._landscape(input_dim, width, relevant_only, nodes, shifts, seed)
+            return self._solution(landscape, relevance.solve(landscape, ridge(self.network, noise, samples, width),
+                                                             start))
         if isinstance(start, str):
             raise BadInput("start", start, "a solution: under a fixed prior there is one, wherever one starts")
         values, variance = population_values(self.network, noise, samples, width)
@@ -347,15 +349,10 @@ class MeanFieldPopulation(FewModesPopulation):
         """F(m…, λ…; s), which is stationary at the solutions (:mod:`.population.freeenergy`)."""
         return FreeEnergy(self)
 
-    def _landscape(self, input_dim: int, noise: float | None, samples: float | None, width: int | None,
-                   relevant_only: bool | None, nodes: int, shifts: int, seed: int) -> tuple[Landscape, float]:
-        """The free energy on nodes, and the noise."""
+    def _landscape(self, input_dim: int, width: int | None, relevant_only: bool | None, nodes: int, shifts: int,
+                   seed: int) -> Landscape:
+        """The free energy on nodes."""
         N = self.network.resolve_width(width)
-        if (noise is None) == (samples is None):
-            raise BadInput("noise", noise, "a positive number, or samples: one of the two")
-        ridge = self.network.effective_noise_variance(N) / samples if samples is not None else noise
-        if ridge is None or not ridge > 0:
-            raise BadInput("noise", ridge, "a positive number s/P")
         values = {"N": float(N), "g": self.network.effective_readout_variance(N)}
         hyper = self.network.precision_prior(input_dim)
         if hyper is not None:
@@ -366,7 +363,7 @@ class MeanFieldPopulation(FewModesPopulation):
             made = Landscape(self.free_energy, input_dim, values, prior, relevant_only, nodes, shifts, seed)
             self._landscapes.clear()  # the last only
             self._landscapes[key] = made
-        return self._landscapes[key], float(ridge)
+        return self._landscapes[key]
 
     def _solution(self, landscape: Landscape, root: Root) -> PopulationSolution:
         orders, effective = landscape.orders, root.point.nodes
@@ -401,13 +398,8 @@ class MeanFieldPopulation(FewModesPopulation):
         NotConverged
             If the curve is lost; too few effective nodes, or folds within their errors, are said in ``status``.
         """
-        given = samples if noise is None else noise
-        if given is None or (noise is not None and samples is not None):
-            raise BadInput("noise", noise, "a list of positive numbers, or samples: one of the two")
-        names = {"noise" if noise is not None else "samples": 1.0}
-        landscape, unit = self._landscape(input_dim, names.get("noise"), names.get("samples"), width, relevant_only,
-                                          nodes, shifts, seed)
-        return branches(landscape, [x if noise is not None else unit / x for x in given], FEW)
+        noises = ridges(self.network, noise, samples, width)
+        return branches(self._landscape(input_dim, width, relevant_only, nodes, shifts, seed), noises, FEW)
 
     def _root(self, law: Callable[[Sequence[float]], _Law], N: float,
               guess: Sequence[float] | None = None) -> Array:

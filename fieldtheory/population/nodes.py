@@ -20,6 +20,7 @@ from fieldtheory.compile import Kernel, compile_kernel
 from fieldtheory.errors import BadInput, RuleError
 from fieldtheory.network import Network
 from fieldtheory.population import directions
+from fieldtheory.population.arguments import check_dimension, check_nodes, ridge
 from fieldtheory.population.modes import Mode
 from fieldtheory.symbolic.averages import GaussianAverage, average
 from fieldtheory.symbolic.bases import InputAverage
@@ -66,10 +67,8 @@ class Features:
               seed: int) -> list[Nodes]:
         orders = self.modes[0].orders
         least = max(orders[0], 1) if self.cube else len(orders) + 1
-        if isinstance(D, bool) or not isinstance(D, int) or least > D:
-            raise BadInput("input_dim", D, f"an integer that is at least {least} for this target")
-        if shifts < 2 or count < 64:
-            raise BadInput("nodes", (count, shifts), "at least 64 nodes and 2 shifts")
+        check_dimension(D, least)
+        check_nodes(count, shifts)
         only = D > EXACT if relevant_only is None else bool(relevant_only)
         key = (D, variance, only, count, shifts, seed)
         if key not in self._drawn:
@@ -201,15 +200,11 @@ def population_values(network: Network, noise: float | None, samples: float | No
                       width: int | None) -> tuple[dict[str, float], float]:
     """The numbers of the action of one site at noise s/P, or at some samples with the network's; and σ_w²."""
     N = network.resolve_width(width)
-    if (noise is None) == (samples is None):
-        raise BadInput("noise", noise, "a positive number, or samples: one of the two")
-    ridge = network.effective_noise_variance(N) / samples if samples is not None else noise
-    if ridge is None or not ridge > 0:
-        raise BadInput("noise", ridge, "a positive number s/P")
+    s = ridge(network, noise, samples, width)
     variance = network.weight_variance
     if variance is None:
         raise BadInput("weight_variance", None, "a number (it is still a symbol)")
-    return {"N": float(N), "g": network.effective_readout_variance(N), "s": float(ridge), "P": 1.0}, float(variance)
+    return {"N": float(N), "g": network.effective_readout_variance(N), "s": s, "P": 1.0}, float(variance)
 
 
 def _compiled(outputs: Mapping[str, sp.Expr]) -> Kernel:

@@ -27,9 +27,9 @@ import sympy as sp
 from fieldtheory.compile import Kernel
 from fieldtheory.errors import NotConverged
 from fieldtheory.population.base import FEW
-from fieldtheory.population.eigenvalues import CLASS, classes, compiled, corners, given, walsh
+from fieldtheory.population.eigenvalues import CLASS, classes, compiled, corners, given, reweighted, walsh
 from fieldtheory.population.nodes import NODE, U, orthant
-from fieldtheory.population.whitened import _continuous
+from fieldtheory.population.whitened import continuous
 from fieldtheory.symbolic.fields import Entry
 from fieldtheory.symbolic.siteclosure import SiteClosure
 
@@ -105,7 +105,7 @@ class JointKernels:
             per_class |= {entry.name: weight, f"slope_{entry.name}": _by(weight, spectrum),
                           f"noise_{entry.name}": self.noise * sp.diff(weight, self.noise)}
         self.classes = compiled(per_class, "classes")
-        slope = _continuous(sp.diff(theory.activation, U))
+        slope = continuous(sp.diff(theory.activation, U))
         self.slope = compiled({"slope": slope.xreplace({U: Entry("h", "data", (NODE,))})}, "slope")
         self.update = update_of(theory.closure)
 
@@ -265,12 +265,7 @@ class JointEquations:
         values |= {name: nodes.powers @ per_class[name] for name in self.kernels.sums}
         law = self._on_nodes(self.kernels.nodes, values)
         tilt = law["tilt"] + nodes.squares @ ((precision - nodes.precisions) / 2)
-        q = nodes.weights * np.exp(tilt.min() - tilt)
-        total = float(q.sum())
-        if not total > 0 or not np.isfinite(total):
-            raise NotConverged("the weights of the nodes leave the finite numbers", total)
-        effective = total**2 / float(q @ q)
-        q /= total
+        q, effective = reweighted(nodes.weights, tilt)
         parts = [self._on_nodes(self.kernels.excess, {
             **values, "dJ": nodes.overlap_growth[c], **{f"d{name}": nodes.powers_growth[c] @ per_class[name]
                                                         for name in self.kernels.sums}})

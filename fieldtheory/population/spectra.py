@@ -29,6 +29,7 @@ import sympy as sp
 
 from fieldtheory.errors import BadInput
 from fieldtheory.features import hermite_table
+from fieldtheory.population.arguments import check_dimension
 from fieldtheory.population.modes import Key, Mode
 from fieldtheory.symbolic.bases import directional_weight
 from fieldtheory.symbolic.harmonics import harmonics
@@ -82,8 +83,7 @@ def operator_spectrum(law: str, activation: sp.Expr, variance: float, D: int,
     """
     wanted = {key: Mode.read(key, _directions(key)) for key in target}
     least = max(max(mode.orders) if law == "hypercube" else len(mode.orders) for mode in wanted.values())
-    if isinstance(D, bool) or not isinstance(D, int) or max(least, 1) > D:
-        raise BadInput("input_dim", D, f"an integer that is at least {max(least, 1)} for this target")
+    check_dimension(D, max(least, 1))
     if law == "hypercube":
         trace, found = _hypercube(activation, variance, D, wanted)
     else:

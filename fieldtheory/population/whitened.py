@@ -19,8 +19,9 @@ import numpy as np
 import sympy as sp
 
 from fieldtheory.compile import Kernel
-from fieldtheory.errors import BadInput, RuleError
+from fieldtheory.errors import RuleError
 from fieldtheory.population import directions
+from fieldtheory.population.arguments import check_dimension
 from fieldtheory.population.modes import Mode
 from fieldtheory.population.nodes import (
     _FEW_HERMITE,
@@ -93,8 +94,7 @@ class Whitened(ABC):
         BadInput
             If there may not.
         """
-        if isinstance(D, bool) or not isinstance(D, int) or self.least > D:
-            raise BadInput("input_dim", D, f"an integer that is at least {self.least} for this target")
+        check_dimension(D, self.least)
         return D
 
     def present(self, D: int) -> tuple[str, ...]:
@@ -141,7 +141,7 @@ class Cube(Whitened):
                 inside = _part(function, self.order if signed else 0)
                 inside = smoothed(inside, size) if closed else inside
                 assert inside is not None
-                slope = _continuous(sp.diff(inside, U))
+                slope = continuous(sp.diff(inside, U))
                 for corner, signs in enumerate(half):
                     u = Entry(f"near_{corner}", "data", (NODE,)) / sp.sqrt(near)
                     if closed:
@@ -240,7 +240,7 @@ class Axes(Whitened):
             for name, (function, taken) in averages.items():
                 exact = taken(function)
                 if exact.has(GaussianAverage):  # r d/dr E f(rz) = E u f'(u)
-                    stretched = _closed(taken(_continuous(U * sp.diff(function, U))), size)
+                    stretched = _closed(taken(continuous(U * sp.diff(function, U))), size)
                 else:
                     stretched = size * sp.diff(exact, size)
                 outputs[name] = whole = _closed(exact, size)
@@ -265,7 +265,7 @@ def _part(function: sp.Expr, parity: int) -> sp.Expr:
     return (function + (-1)**parity * function.xreplace({U: -U})) / 2 if found.has(sp.I) else found
 
 
-def _continuous(slope: sp.Expr) -> sp.Expr:
+def continuous(slope: sp.Expr) -> sp.Expr:
     """The slope of a continuous function of U, in which δ(U) stands beside what vanishes there."""
     terms = sp.Add.make_args(sp.expand(slope))
     for term in terms:
@@ -286,4 +286,4 @@ def _components(k: int, D: int) -> list[tuple[float, float, float]]:
     return sorted(found)
 
 
-__all__ = ["Axes", "Cube", "KINDS", "Whitened"]
+__all__ = ["KINDS", "Axes", "Cube", "Whitened", "continuous"]
