@@ -86,16 +86,22 @@ def curve(table: xr.Dataset, quantity: str, axis: str) -> Figure:
             ax.set_xlabel(words(axis))
         for ax in grid[:, 0]:
             ax.set_ylabel(words(quantity))
+        _title(figure, table)
         _legend(figure, grid, table)
     return figure
+
+
+def _title(figure: Figure, table: xr.Dataset, where: str = "") -> None:
+    """Above all panels, so that a long title takes no width from them."""
+    words_above = ", ".join(filter(None, [str(table.attrs.get("title", "")), where]))
+    figure.suptitle(words_above, fontsize=9.5, x=0.01, ha="left")
 
 
 def _legend(figure: Figure, grid: np.ndarray, table: xr.Dataset) -> None:
     """One for all panels, in the order of the approximations."""
     handles = {label: handle for ax in grid.flat for handle, label in zip(*ax.get_legend_handles_labels())}
     labels = [label for label in _styles(table) if label in handles]
-    figure.legend([handles[label] for label in labels], labels, loc="outside right upper",
-                  title=table.attrs.get("title"))
+    figure.legend([handles[label] for label in labels], labels, loc="outside right center")
 
 
 def _covering(table: xr.Dataset) -> dict[str, tuple[str, str, Any]]:
@@ -163,7 +169,7 @@ def phase_map(table: xr.Dataset, quantity: str, x: str, y: str) -> Figure:
             ax.set_ylabel(words(y))
         if image is not None:
             figure.colorbar(image, ax=grid, label=words(quantity))
-        figure.suptitle(", ".join(filter(None, [str(table.attrs.get("title", "")), _where(others)])), fontsize=9.5)
+        _title(figure, table, _where(others))
     return figure
 
 
@@ -235,7 +241,7 @@ def relevance(table: xr.Dataset) -> Figure:
             ax.set_xlabel("input")
         for ax, row in zip(grid[:, 0], down):
             ax.set_ylabel(", ".join(filter(None, ["relevance", _where(row)])))
-        figure.suptitle(_where(middle), fontsize=9.5)
+        _title(figure, table, _where(middle))
         _legend(figure, grid, table)
     return figure
 
