@@ -268,7 +268,7 @@ def _alone(S):
 
 @pytest.mark.parametrize("target", [2, {(1, 1): 1.0}, {1: 1.0, 2: -0.5}], ids=str)
 def test_an_infinitely_wide_network_regresses_with_the_fixed_kernel(target):
-    """That of `nngp`, whose spectrum knows no nodes; features of degree two are all kept.  A narrow network must fail."""
+    """That of `nngp`, whose spectrum knows no nodes; features of degree two are kept.  A narrow network must fail."""
     h = sp.Symbol("h", real=True)
     net = NET.replace(activation=h + h**2 / 2)
     theory, fixed = (limit(name, net, "gaussian", target) for name in ("collapsed-mean-field", "nngp"))
