@@ -62,15 +62,31 @@ EXACT = {(2, 1.2544): 0.8996, (4, 0.7744): 0.7554, (4, 1.1): 0.610}
 """Order parameters of the population limit (nodes and Newton's method) on all corners of the cube, D = 8."""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("k", "noise"), EXACT)
-def test_default_effort_finds_the_solution_of_the_population(k: int, noise: float) -> None:
-    """At noise 1.1 the lazy solution has just ended: after the 150 first sweeps the order parameter is .09."""
+def order_parameter(k: int, noise: float, **effort: int) -> tuple[float, float]:
+    """Of four ensembles, with its standard error; settled."""
     net = NET.replace(noise_variance=noise)
     data = ft.tasks.parity("cube", 8, k, test_samples="cube")
     predictor = collapsed().with_network(net)._site_predictor
-    solved = predictor.solve(net, data, None, ["mean_output"], Effort())
+    solved = predictor.solve(net, data, None, ["mean_output"], Effort(**effort))
     m = solved.draws("mean_output") @ data.y / (data.y @ data.y)
     assert not any("not settled" in said for said in predictor.certificates(solved)[1])
-    # a budget for the bias of 96 particles: the environment is a nonlinear function of their averages
-    assert abs(m.mean() - EXACT[k, noise]) < 0.015 + 3 * m.std(ddof=1) / 2
+    return float(m.mean()), float(m.std(ddof=1) / 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("k", "noise"), EXACT)
+def test_particles_find_the_solution_of_the_population(k: int, noise: float) -> None:
+    """At noise 1.1 the lazy solution has just ended: after the 150 first sweeps the order parameter is .09.
+
+    Specialised neurons are few of the particles and stay specialised: the bias falls with their number alone, from
+    .008 at 96 to .002 at 384 (k = 4, s = .7744), which the second term allows for.
+    """
+    m, error = order_parameter(k, noise, particles=384)
+    assert abs(m - EXACT[k, noise]) < 4 * error + 0.003
+
+
+@pytest.mark.slow
+def test_few_particles_are_biased() -> None:
+    """The twin of the test above: with 24 particles the same equations give something else."""
+    m, error = order_parameter(4, 0.7744, particles=24)
+    assert m - EXACT[4, 0.7744] > 4 * error

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 WORDS = {
     "samples": "samples P", "noise_variance": r"noise variance $s_0$", "width": "width N", "chi": r"$\chi$",
-    "input_dim": "inputs D", "order": "order of the parity", "test_error": "test error of the mean predictor",
+    "alpha0": r"$\alpha_0$", "beta0": r"$\beta_0$", "input_dim": "inputs D", "order": "order of the parity",
+    "test_error": "test error of the mean predictor",
     "train_error": "training error of the mean predictor", "order_parameter": "order parameter",
     "log_evidence": r"$\ln Z$", "effective_inputs": "effective inputs",
 }  # fmt: skip
@@ -126,14 +127,15 @@ def _curves(ax: Axes, averaged: xr.Dataset, axis: str, styles: Mapping[str, tupl
         one = averaged.sel(approximation=label)
         mean, error, sound = one["mean"].values, one["error"].values, one["sound"].values.astype(bool)
         there = np.isfinite(mean)
+        above = 2 * (line == "none")  # samples lie on all lines
         ax.errorbar(x[there], mean[there], yerr=np.nan_to_num(error[there]), label=label, color=colour, linestyle=line,
-                    marker=marker, capsize=2, elinewidth=1.0, zorder=3)
+                    marker=marker, capsize=2, elinewidth=1.0, zorder=3 + above)
         open_ = there & ~sound
         ax.plot(x[open_], mean[open_], marker, color=colour, markerfacecolor="white",
-                linestyle="none", zorder=4)
+                linestyle="none", zorder=4 + above)
         if not there.all():
             ax.plot(x[~there], np.full(np.sum(~there), 0.02), "x", color=colour, transform=ax.get_xaxis_transform(),
-                    zorder=5)
+                    zorder=7)
 
 
 def phase_map(table: xr.Dataset, quantity: str, x: str, y: str) -> Figure:
@@ -261,9 +263,18 @@ def _shape(panels: int) -> tuple[int, int]:
 
 
 def _where(where: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {value}" if isinstance(value, str) else
+    """In words: ``gaussian prior``, ``prior alpha0 = 4``, ``samples P = 100``."""
+    return ", ".join(_said(name.replace("_", " "), value) if isinstance(value, str) else
                      f"{words(name)} = {value:.4g}" if isinstance(value, float) else f"{words(name)} = {value}"
                      for name, value in where.items())
+
+
+def _said(name: str, value: str) -> str:
+    """A value of an axis that is a word ("gaussian"), or settings ("alpha0 4.0, beta0 0.5")."""
+    if " " not in value:
+        return f"{value.replace('_', ' ')} {name}"
+    pairs = [pair.partition(" ") for pair in value.split(", ")]
+    return ", ".join([name, *(f"{WORDS.get(key, key)} = {number.removesuffix('.0')}" for key, _, number in pairs)])
 
 
 def _wide(values: np.ndarray) -> bool:
