@@ -20,6 +20,9 @@ from fieldtheory.population.sectors import Basis, Batch
 
 Array = np.ndarray
 
+SAID = 1e-2
+"""The largest eigenvalue of the kernel left out, in units of the noise s/P, above which it is said.  What it changes in
+the output is some tenths of it."""
 TOLERANCE = 1e-10
 """The largest eigenvalue of (s + C)^{-1/2} (F(C) - C) (s + C)^{-1/2} at a solution."""
 
@@ -255,6 +258,13 @@ class BlockEquations(Equations):
                 gram = rest @ gram @ rest
             found = max(found, float(np.linalg.eigvalsh(gram)[-1]))
         return self.factor * found / self.values["s"]
+
+    @staticmethod
+    def truncation(remainder: float, degree: int) -> list[str]:
+        """What a status says about the largest eigenvalue that is left out, in units of the noise."""
+        if remainder <= SAID:
+            return []
+        return [f"truncated at degree {degree}: an eigenvalue of {remainder:.2g} of the noise is left out"]
 
     def spectrum(self, C: Array) -> dict[tuple[int, int], float]:
         """Eigenvalues by angular momentum and number, from the largest."""

@@ -360,8 +360,10 @@ class Branches:
     """The solutions of a population theory at all noises.
 
     ``dataset`` has dims (branch, noise): ``m``, that of the target's largest mode, ``order_parameters`` (also over
-    ``mode``), ``precision`` (also over ``inputs``), their errors ``…_mcse``, ``free_energy``, ``stable`` (branch), and
-    over noise ``m_down`` and ``m_up``, followed from large and from small noise with a jump where a branch ends.
+    ``mode``), ``precision`` (also over ``inputs``), their errors ``…_mcse``, ``free_energy``, ``residual``, and
+    ``left_out``, what modes that are not kept hold, as of the theory's solutions (``status`` says where it matters);
+    ``stable`` over branches; over noise ``m_down`` and ``m_up``, followed from large and from small noise with a jump
+    where a branch ends.
     ``curve`` are the points followed, in order.  ``spinodals`` are sorted by noise; ``transition`` is None where one
     solution is all there is.
     """
@@ -408,12 +410,14 @@ def branches(landscape: Landscape, noises: Sequence[float], few: float,
                 found[k, j] = root
             elif min(r.noise for r in section) <= noise <= max(r.noise for r in section):
                 lost.append(float(np.exp(noise)))
-    table = {name: np.full(shape, np.nan) for name in ("free_energy", "nodes", "residual")}
+    table = {name: np.full(shape, np.nan) for name in ("free_energy", "nodes", "residual", "left_out")}
     values, errors = (np.full((*shape, orders + len(names)), np.nan) for _ in range(2))
+    truncated: dict[tuple[int, int], list[str]] = {}
     for at, root in found.items():
         values[at], errors[at] = root.x, root.errors
         table["free_energy"][at], table["nodes"][at] = root.point.value, root.point.nodes
         table["residual"][at] = root.residual
+        table["left_out"][at], truncated[at] = landscape.left_out(root.x, root.noise)
     table = {"m": values[..., leading], "m_mcse": errors[..., leading], **table}
     precision = np.exp(values[..., orders:])
     stable = np.array([_mostly_stable(section) for section in sections])
@@ -427,6 +431,11 @@ def branches(landscape: Landscape, noises: Sequence[float], few: float,
     effective = min(root.point.nodes for root in (*roots, *found.values()))
     if effective < few:
         status.append(f"not converged: {effective:.0f} effective nodes (give more nodes)")
+    cut = [at for at, said in truncated.items() if said]
+    if cut:
+        worst = max(cut, key=lambda at: table["left_out"][at])
+        status.append(f"{'; '.join(truncated[worst])} (at noise {points[worst[1]]:.4g}; said of {len(cut)} of "
+                      f"{len(found)} solutions)")
     dataset = xr.Dataset(data, coords={"noise": np.exp(grid), "branch": np.arange(len(sections)),
                                        "inputs": list(names), "mode": landscape.modes})
     line = [root for section in sections for root in section]

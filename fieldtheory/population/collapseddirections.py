@@ -49,9 +49,8 @@ DEGREE, HIGHEST, STEP = 12, 24, 4
 """Hermite degree that is kept at first, at most, and how many more at a time, where none is given."""
 MANY = 1500
 """Monomials in the directions and in what is perpendicular beyond which no more degrees are added."""
-SMALL, SAID = 1e-3, 1e-2
-"""The largest eigenvalue of the kernel left out, in units of the noise s/P: where degrees are added, and where it is
-said.  What it changes in the output is some tenths of it."""
+SMALL = 1e-3
+"""The largest eigenvalue of the kernel left out, in units of the noise s/P, above which degrees are added."""
 KEPT = 2e-3
 """Directions of a block in which the kernel can reach this, in units of the noise, are kept."""
 ON_LATTICE, SHIFTS = {1: 2048, 2: 8192}, 4
@@ -264,8 +263,7 @@ class CollapsedDirections(OneSitePopulation):
             status.append(f"not converged: {effective:.0f} effective nodes (give more nodes)")
         if residual > 1e-8:
             status.append(f"not converged: residual {residual:.1g}")
-        if remainder > SAID:
-            status.append(f"truncated at degree {degree}: an eigenvalue of {remainder:.2g} of the noise is left out")
+        status += equations.truncation(remainder, degree)
         means, errors = outputs.mean(axis=0), standard_error(outputs)
         output = {mode.key: float(m) for mode, m in zip(found[0].modes, means, strict=True)}
         spread = {mode.key: float(e) for mode, e in zip(found[0].modes, errors, strict=True)}

@@ -26,7 +26,6 @@ from fieldtheory.population.collapseddirections import (
     DEGREE,
     KEPT,
     OUTSIDE,
-    SAID,
     CollapsedDirections,
     DirectionsSolution,
 )
@@ -100,7 +99,7 @@ class CollapsedARDDirections(CollapsedDirections):
             self._settled = {key: SettledEquations(
                 self.kernels, self.update, basis, [Batch.of(one, basis) for one in drawn], target, places,
                 {**dict.fromkeys(names, 1.0), "rest": float(input_dim - d)}, values, 1 / variance,
-                [mode.name for mode in self._modes])}
+                [mode.name for mode in self._modes], degree)}
         return self._settled[key], ridge
 
     def solve(self, input_dim: int, noise: float | None = None, *, samples: float | None = None,  # type: ignore[override]
@@ -126,7 +125,7 @@ class CollapsedARDDirections(CollapsedDirections):
         solved = [equations.solved(i, precision, root.noise) for i in range(shifts)]
         laws = [one.law(batch, C) for batch, one, C in solved]
         outputs = np.mean([one.output(batch, C) for batch, one, C in solved], axis=0)
-        remainder = solved[0][1].remainder(solved[0][0], solved[0][2])
+        remainder, truncated = equations.left_out(root.x, root.noise)
         outside = max(float(law.weights[batch.nodes.points.edge].sum())
                       for law, (batch, _, _) in zip(laws, solved, strict=True))
         C = np.mean([C for _, _, C in solved], axis=0)
@@ -136,8 +135,7 @@ class CollapsedARDDirections(CollapsedDirections):
             status.append(f"not converged: {point.nodes:.0f} effective nodes (give more nodes)")
         if residual > 1e-8:
             status.append(f"not converged: residual {residual:.1g}")
-        if remainder > SAID:
-            status.append(f"truncated at degree {degree}: an eigenvalue of {remainder:.2g} of the noise is left out")
+        status += truncated
         if not root.stable:
             status.append("an unstable solution")
         modes = equations.basis.sectors[0].modes

@@ -282,6 +282,11 @@ class Landscape:
             total += float(here["weight"].sum())
         return found / total
 
+    def left_out(self, x: Array, noise: float) -> tuple[float, list[str]]:
+        """The power of the output in the next modes that are not kept, and what a status says of it."""
+        power = float((self.next_outputs(x, noise)**2).sum())
+        return power, self.energy.theory.truncation(power)
+
     def learned(self, x: Array) -> float:
         """The share of the target that the output holds."""
         return float(self.target @ x[:self.orders] / (self.target @ self.target))

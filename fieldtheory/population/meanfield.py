@@ -368,8 +368,7 @@ class MeanFieldPopulation(FewModesPopulation):
     def _solution(self, landscape: Landscape, root: Root) -> PopulationSolution:
         orders, effective = landscape.orders, root.point.nodes
         m, precisions = root.x[:orders], np.exp(root.x[orders:])
-        left_out = float((landscape.next_outputs(root.x, root.noise)**2).sum())
-        status = self.truncation(left_out)
+        left_out, status = landscape.left_out(root.x, root.noise)
         if effective < FEW:
             status.append(f"not converged: {effective:.0f} effective nodes (give more nodes)")
         missing = landscape.target - m

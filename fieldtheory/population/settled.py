@@ -40,12 +40,12 @@ class SettledEquations:
 
     def __init__(self, kernels: BlockKernels, update: Kernel, basis: Basis, batches: Sequence[Batch], target: Array,
                  places: Sequence[int], counts: Mapping[str, float], values: Mapping[str, float], prior: float,
-                 modes: Sequence[str]) -> None:
+                 modes: Sequence[str], degree: int) -> None:
         self.kernels, self.update, self.basis, self.batches = kernels, update, basis, list(batches)
         self.values, self.prior, self.whole_target = dict(values), prior, target
         self.places, self.target = list(places), target[list(places)]
         self.moving, self.counts = tuple(counts), np.array(list(counts.values()))
-        self.modes, self.orders = list(modes), len(self.places)
+        self.modes, self.orders, self.degree = list(modes), len(self.places), degree
         self.leading = int(np.argmax(np.abs(self.target)))
         points = [batch.nodes.points for batch in batches]
         self.squares = [np.column_stack([(one.size[:, None] * one.cosines)**2, (one.size * one.rest)**2])
@@ -55,6 +55,13 @@ class SettledEquations:
 
     def learned(self, x: Array) -> float:
         return float(self.target @ x[:self.orders] / (self.target @ self.target))
+
+    def left_out(self, x: Array, noise: float) -> tuple[float, list[str]]:
+        """The largest eigenvalue of the kernel in modes that are not kept, in units of the noise, and what a status
+        says of it."""
+        batch, equations, C = self.solved(0, np.exp(x[self.orders:]), noise)
+        remainder = equations.remainder(batch, C)
+        return remainder, equations.truncation(remainder, self.degree)
 
     @property
     def lazy(self) -> Array:
