@@ -6,94 +6,39 @@ carries along.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from typing import Any, Literal
+import inspect
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import ParamSpec, TypeVar
 
 import sympy as sp
 from numba import njit
-from numpy.typing import ArrayLike
 
 from fieldtheory import sampling
 from fieldtheory.compile import compile_kernel
-from fieldtheory.dataset import Dataset
 from fieldtheory.errors import BadInput, RuleError
 from fieldtheory.microscopic import ACTIVATIONS, activation_function
 from fieldtheory.network import Network
-from fieldtheory.sampling.methods import Method
-from fieldtheory.sampling.progress import Progress
+
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
 
 _ARGUMENT = sp.Symbol("h", real=True)
 
 
-def sample(
-    net: Network,
-    data: Dataset,
-    *,
-    method: str | Method = "hmc",
-    chains: int = 8,
-    draws: int = 2000,
-    warmup: int | None = None,
-    thin: int = 1,
-    step: float | None = None,
-    seed: int = 0,
-    progress: Progress = False,
-    activation_functions: tuple[Callable, Callable] | None = None,
-    directions: ArrayLike | None = None,
-    initial: Literal["prior", "zero"] | tuple[ArrayLike, ...] = "prior",
-    threads: int | None = None,
-    out: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    checkpoint_every: float = 30.0,
-    dtype: str = "float64",
-    gibbs: str | Sequence[str] = (),
-    gibbs_every: int | None = None,
-    tempering: int | Sequence[float] | None = None,
-    batch_size: int | None = None,
-    adapt_mass: bool = False,
-    target_acceptance: float | None = None,
-) -> Any:
-    """Draw from the posterior over the weights of `net` given `data`, by Langevin or Hamiltonian chains.
+def _of_any_network(draw: Callable[Given, Found]) -> Callable[Given, Found]:
+    """The same function for networks whose activation is an expression, which is compiled."""
+    signature = inspect.signature(draw)
 
-    Equation: density exp(-U), U as in `sampling.posterior`; no theory enters. MALA and HMC are unbiased at any
-        step, ULA has a bias of the order of the step squared.
-    Activations: any of `network.ACTIVATIONS`; a SymPy expression in one symbol, which is differentiated and compiled
-        (on disk, so that a second process pays milliseconds); or any object together with `activation_functions`.
-    Everything else is described at `sampling.sample`, which does the work.
-    Errors: BadInput naming `activation` for an expression with a jump, in several symbols, or with a function that
-        does not compile; those of `sampling.sample`.
-    """
-    if isinstance(net, Network) and activation_functions is None:
-        net, activation_functions = _compiled(net)
-    return sampling.sample(
-        net,
-        data,
-        method=method,
-        chains=chains,
-        draws=draws,
-        warmup=warmup,
-        thin=thin,
-        step=step,
-        seed=seed,
-        progress=progress,
-        activation_functions=activation_functions,
-        directions=directions,
-        initial=initial,
-        threads=threads,
-        out=out,
-        resume=resume,
-        overwrite=overwrite,
-        checkpoint_every=checkpoint_every,
-        dtype=dtype,
-        gibbs=gibbs,
-        gibbs_every=gibbs_every,
-        tempering=tempering,
-        batch_size=batch_size,
-        adapt_mass=adapt_mass,
-        target_acceptance=target_acceptance,
-    )
+    @wraps(draw)
+    def sample(*given: Given.args, **options: Given.kwargs) -> Found:
+        bound = signature.bind(*given, **options)
+        net = bound.arguments["net"]
+        if isinstance(net, Network) and bound.arguments.get("activation_functions") is None:
+            bound.arguments["net"], bound.arguments["activation_functions"] = _compiled(net)
+        return draw(*bound.args, **bound.kwargs)
+
+    return sample
 
 
 def _compiled(net: Network) -> tuple[Network, tuple[Callable, Callable] | None]:
@@ -125,3 +70,7 @@ def compile_activation(phi: sp.Expr) -> tuple[Callable, Callable]:
         raise BadInput("activation", f"{phi} ({error})", "functions that compile_kernel knows, or any object with "
                        "activation_functions=(phi, its derivative)") from error
     return njit(lambda h: value_at(h)[0]), njit(lambda h: slope_at(h)[0])
+
+
+sample = _of_any_network(sampling.sample)
+"""As :func:`.sampling.sample`, of any network."""

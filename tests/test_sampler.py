@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import replace
 
 import numpy as np
@@ -89,21 +88,6 @@ def test_the_posterior_of_an_expression() -> None:
     assert np.abs(z).max() < 4.5, z
     wrong = np.array([float((p * abs(g)).sum() / p.sum()) for g in f]) * 1.1
     assert np.abs((drawn.mean(axis=(0, 1)) - wrong) / mcse(drawn)).max() > 4.5
-
-
-def test_the_signature_is_that_of_the_samplers() -> None:
-    ours, theirs = (inspect.signature(f).parameters for f in (ft.sample, sampling.sample))
-    assert list(ours) == list(theirs)
-    assert all(ours[name].default == theirs[name].default and ours[name].kind == theirs[name].kind for name in ours)
-
-
-def test_every_option_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: dict[str, object] = {}
-    monkeypatch.setattr("fieldtheory.sampling.sample", lambda net, data, **options: seen.update(options))
-    options = {name: object() for name, p in inspect.signature(ft.sample).parameters.items()
-               if p.kind is inspect.Parameter.KEYWORD_ONLY}
-    ft.sample(NET, DATA, **options)
-    assert seen == options
 
 
 @pytest.mark.parametrize("activation", [sp.sign(x), sp.floor(x), x * sp.Symbol("c"), sp.Integer(2), sp.zeta(x),

@@ -85,8 +85,10 @@ def sample(
         a quarter). `adapt_mass`: whether warm-up also measures the width of each coordinate. `target_acceptance`: what
         the step is adapted to (None: the method's own, .8 for hmc); nearer to 1 where draws diverge.
         `activation_functions`: Numba-compilable phi and its derivative, number to number, for an activation
-        without a name. `initial`: where chains start, "prior" (under ARD, with all precisions at their mean),
-        "zero" or weights a (N,), w (N, D) and, with biases, b (N,).
+        without a name; an expression in one symbol is differentiated and compiled by `fieldtheory.sample`, which is
+        this function otherwise (on disk, so that a second process pays milliseconds), unless it jumps.
+        `initial`: where chains start, "prior" (under ARD, with all precisions at their mean), "zero" or weights
+        a (N,), w (N, D) and, with biases, b (N,).
         `progress`: True for bars in a terminal, or a function of (iterations done, of how many). `threads`: chains
         run at a time (None: one per processor); the draws do not depend on it.
     Long runs: `out`, a folder ending in .zarr, receives the draws while they are made, and is what is returned,
