@@ -1,8 +1,9 @@
 """Prediction x Samples -> Verdict: does what was predicted agree with what was sampled, and how well could we tell?
 
-Every observable that both know is compared: z = (sampled mean - prediction) / MCSE. A verdict is about all of
-them at once, so their p-values are corrected together (Holm 1979); it is given only where the chains have mixed
-and hold enough effective samples; and it always says how large a discrepancy would have been seen.
+Every observable that both know is compared: z = (sampled mean - prediction) / MCSE, with the prediction's own
+Monte-Carlo error where a theory has one. A verdict is about all of them at once, so their p-values are corrected
+together (Holm 1979); it is given only where the chains have mixed and hold enough effective samples; and it always
+says how large a discrepancy would have been seen.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import scipy.special
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -54,6 +56,7 @@ class Row:
     predicted: float
     sampled: float
     mcse: float
+    predicted_mcse: float
     ess: float
     rhat: float
     z: float
@@ -194,7 +197,8 @@ def _cells(row: Row) -> tuple[str, ...]:
     seen = f"{row.detectable:.2g}"
     if math.isfinite(row.detectable_relative):
         seen += f" ({100 * row.detectable_relative:.2g} %)"
-    return (row.name, f"{row.predicted:.5g}", f"{row.sampled:.5g}", f"{row.mcse:.1g}", f"{row.ess:.0f}",
+    own = f" ± {row.predicted_mcse:.1g}" if row.predicted_mcse > 0 else ""
+    return (row.name, f"{row.predicted:.5g}{own}", f"{row.sampled:.5g}", f"{row.mcse:.1g}", f"{row.ess:.0f}",
             f"{row.z:+.1f}", f"{row.p_adjusted:.2g}", seen)
 
 
@@ -205,11 +209,13 @@ def validate(prediction: xr.Dataset, samples: Any, *, level: float = 0.01,
     Compared, where both have them: <f> at every training and test input, <f> along its own predicted direction
         v, the variance v.Cov(f).v, the discrepancy along the target, the hidden kernel's overlap, the readout
         norm. z = (sampled - predicted)/MCSE; p two-sided and normal, adjusted by Holm's method over all rows.
+        Where the prediction has a Monte-Carlo error of its own (``<name>_mcse``, from a few ensembles) it is added in
+        squares, and p is of Student's t with Welch's degrees of freedom.
     Verdict: "rejected" when an adjusted p-value is below `level`: for a true prediction this happens with
         probability at most `level`, however the rows are correlated. Before that, "undecided" when fewer than
         `minimum_ess` effective samples stand behind any row or R-hat exceeds `maximum_rhat` in any (then
         neither agreement nor disagreement means anything), or where there is no prediction to compare.
-    Power: `detectable` is (z at level/(2 rows) + z at 80 %) MCSE, the Bonferroni bound; relative to the
+    Power: `detectable` is (z at level/(2 rows) + z at 80 %) errors, the Bonferroni bound; relative to the
         prediction, or to the root mean square over the entries of a vector.
     Arguments: `prediction` in the layout of `exact.linear`; `samples` as `sample` returns them, or a `Sampled`
         where many predictions meet the same samples.
@@ -234,7 +240,11 @@ def validate(prediction: xr.Dataset, samples: Any, *, level: float = 0.01,
     if np.linalg.norm(direction) > 0:
         predicted[ALONG] = np.asarray(np.linalg.norm(direction))
         statistics |= {k: v for k, v in sampled.along(direction).items() if k in predicted}
-    table = _table(predicted, statistics, level)
+    errors = {name: np.asarray(prediction[f"{name}_mcse"].values, dtype=float) for name in predicted
+              if f"{name}_mcse" in prediction}
+    if ALONG in predicted and "mean_output" in errors:  # errors of entries are correlated: their sum is the most
+        errors[ALONG] = np.asarray(np.abs(direction) @ errors["mean_output"] / np.linalg.norm(direction))
+    table = _table(predicted, errors, statistics, level, float(prediction.attrs.get("ensembles", np.inf)) - 1)
     attributes = {key: value for key, value in prediction.attrs.items() if isinstance(value, str | int | float)}
     verdict = _judge(table, level, minimum_ess, maximum_rhat, status)
     return Verdict(_label(attributes), *verdict, level, table.assign_attrs(level=level, rows=table.sizes["row"]),
@@ -250,7 +260,8 @@ def _label(attributes: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _table(predicted: Mapping[str, Array], statistics: Mapping[str, Mapping[str, Array]], level: float) -> xr.Dataset:
+def _table(predicted: Mapping[str, Array], errors: Mapping[str, Array], statistics: Mapping[str, Mapping[str, Array]],
+           level: float, freedom: float) -> xr.Dataset:
     columns: dict[str, list[Any]] = {}
     names: list[str] = []
     for name in OBSERVABLES:
@@ -262,32 +273,25 @@ def _table(predicted: Mapping[str, Array], statistics: Mapping[str, Mapping[str,
         found = {key: np.atleast_1d(array) for key, array in statistics[name].items()}
         names += [name] * len(value)
         entries = {"index": np.arange(len(value)) if predicted[name].ndim else np.array([-1]), "predicted": value,
-                   **found, "size": np.full(len(value), size)}
+                   "predicted_mcse": np.broadcast_to(errors.get(name, 0.0), value.shape), **found,
+                   "size": np.full(len(value), size)}
         for key, array in entries.items():
             columns.setdefault(key, []).append(array)
     flat = {key: np.concatenate(arrays) for key, arrays in columns.items()}
     count = len(names)
     with np.errstate(divide="ignore", invalid="ignore"):
-        z = (flat["sampled"] - flat["predicted"]) / flat["mcse"]
-        p = _two_sided(z)
-        reach = (_normal_quantile(1 - level / (2 * count)) + _normal_quantile(POWER)) * flat["mcse"]
+        error = np.hypot(flat["mcse"], flat["predicted_mcse"])
+        z = (flat["sampled"] - flat["predicted"]) / error
+        own = flat["predicted_mcse"] > 0
+        degrees = np.where(own, freedom * (error / flat["predicted_mcse"])**4, np.inf)  # Welch (1947), of many draws
+        p = 2 * scipy.special.stdtr(degrees, -np.abs(z))
+        quantile = -scipy.special.stdtrit(degrees, level / (2 * count))
+        reach = (quantile + scipy.special.ndtri(POWER)) * error
         relative = np.where(flat["size"] > 0, reach / flat["size"], np.nan)
-    data = {key: flat[key] for key in ("predicted", "sampled", "mcse", "ess", "rhat")}
+    data = {key: flat[key] for key in ("predicted", "sampled", "mcse", "predicted_mcse", "ess", "rhat")}
     data |= {"z": z, "p": p, "p_adjusted": holm(p), "detectable": reach, "detectable_relative": relative}
     return xr.Dataset({key: ("row", array) for key, array in data.items()},
                       coords={"observable": ("row", names), "index": ("row", flat["index"])})
-
-
-def _two_sided(z: Array) -> Array:
-    from scipy.special import erfc
-
-    return erfc(np.abs(z) / math.sqrt(2))
-
-
-def _normal_quantile(p: float) -> float:
-    from scipy.special import ndtri
-
-    return float(ndtri(p))
 
 
 def holm(p: Array) -> Array:

@@ -110,6 +110,29 @@ def test_false_rejections_are_as_rare_as_the_level_says() -> None:
     assert statuses.count("rejected") <= 15
 
 
+def test_a_prediction_with_errors_of_its_own() -> None:
+    """Averages of four ensembles, whose noise exceeds that of the chains: kept as the level says.
+
+    Whoever leaves their errors out rejects nearly always; and with them a wrong theory is still rejected.
+    """
+    rejections = {"with errors": 0, "without": 0, "wrong": 0}
+    for seed in range(40):
+        ensembles = MEAN + 0.2 * np.random.default_rng(seed).normal(size=(4, P))
+        mean, error = ensembles.mean(axis=0), ensembles.std(axis=0, ddof=1) / 2
+        given = {"mean_output": ("sample", mean), "mean_output_mcse": ("sample", error)}
+        v = mean / np.linalg.norm(mean)  # what else is predicted is exact here
+        noisy = prediction(**given, variance_along_mean_output=v @ COVARIANCE @ v).assign_attrs(ensembles=4)
+        sampled = Sampled(draw(seed, draws=500, memory=0.0))
+        cases = {"with errors": noisy, "without": noisy.drop_vars("mean_output_mcse"),
+                 "wrong": noisy.assign(mean_output=-noisy.mean_output)}
+        for name, one in cases.items():
+            verdict = validate(one, sampled, level=0.1)
+            assert verdict.status != "undecided"
+            rejections[name] += verdict.status == "rejected"
+            assert ("±" in str(verdict)) == (name != "without")
+    assert rejections["with errors"] <= 12 and rejections["without"] > 33 and rejections["wrong"] > 33
+
+
 def test_detectable_is_detected_with_the_stated_power() -> None:
     """Each z is moved by exactly the stated effect: four in five must then be significant."""
     seen = []
