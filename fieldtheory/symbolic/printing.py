@@ -278,6 +278,12 @@ class FieldPrinter(NamePrinter):
         return rank, "_" in getattr(base, "name", ""), sp.default_sort_key(factor)
 
     def factor(self, factor: sp.Expr, last: bool) -> str:
+        open_ended = [] if last or not factor.is_Mul else [
+            f for f in factor.args if self._needs_mul_brackets(f, last=False) > self._needs_mul_brackets(f, last=True)]
+        if open_ended:  # of a product the end may take in what follows: ln Γ (…)
+            rest = sp.Mul._from_args([f for f in factor.args if f not in open_ended])
+            front = [] if rest == 1 else [self.factor(rest, last=False)]
+            return " ".join([*front, *(bracketed(self._print(f)) for f in open_ended)])
         tex = self._print(factor)
         return bracketed(tex) if self._needs_mul_brackets(factor, last=last) else tex
 

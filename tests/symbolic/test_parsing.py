@@ -147,6 +147,7 @@ phi, f = sp.Function("phi"), sp.Function("f")
         sp.Eq(x, y_ + 1),
         x < y_,
         sp.And(x < y_, (g >= 1) | (y_ < 2)),
+        x * (x + y_ + g) * sp.log(sp.Symbol("Gamma")),  # the sum is broken, and stands after the logarithm
     ],
     ids=str,
 )
