@@ -28,6 +28,9 @@ ARD_PARAMETERS = {"alpha0": "alpha_0", "beta0": "beta_0"}
 EXPONENTS = {"readout": "gamma", "noise": "delta"}
 """The symbols that stand for the exponents of a network's scaling."""
 
+PER_TARGET = ("discrepancy_along_target", "hidden_kernel_overlap")
+"""Quantities that are divided by y·y, and so not defined for the target zero."""
+
 ACTIVATIONS: Mapping[str, Callable[[sp.Expr], sp.Expr]] = {
     "identity": lambda h: h,
     "erf": sp.erf,

@@ -21,7 +21,7 @@ from fieldtheory.checks import check_closure
 from fieldtheory.dataset import Dataset
 from fieldtheory.derivation import Derivation
 from fieldtheory.errors import BadInput, FieldTheoryError, RuleError, UnknownName
-from fieldtheory.microscopic import EXPONENTS, HYPERPARAMETERS, out_of_sight, site_quantities
+from fieldtheory.microscopic import EXPONENTS, HYPERPARAMETERS, PER_TARGET, out_of_sight, site_quantities
 from fieldtheory.network import Network
 from fieldtheory.onesite.continuation import follow
 from fieldtheory.onesite.environment import Effort
@@ -45,8 +45,6 @@ from fieldtheory.symbolic.siteclosure import SiteClosure
 DEFAULT_OUTPUTS = ("mean_output", "test_output", "variance_along_mean_output", "discrepancy_along_target",
                    "hidden_kernel_overlap", "readout_norm", "log_evidence")
 HEAVY_OUTPUTS = ("output_covariance", "hidden_kernel", "adapted_kernel", "curvature_kernel", "log_evidence_gradient")
-PER_TARGET = ("discrepancy_along_target", "hidden_kernel_overlap")
-"""Outputs that are divided by y·y."""
 PROBED = {"hidden_kernel_overlap": "hidden_kernel", "hidden_kernel": "hidden_kernel",
           "adapted_kernel": "adapted_kernel"}
 """Outputs by the quadratic form that they need, which not every theory derives."""

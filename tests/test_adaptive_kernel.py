@@ -258,6 +258,9 @@ def test_particles_on_the_full_cube_are_the_population(order: int, noise: float,
     exact = population.solve(6, samples=64)
     assert (exact.condensate > 0.05) == condensed and (found.attrs["condensate"] > 0.05) == condensed
     assert abs(m - exact.m) < 3 * bound + 0.002 and bound < 0.02
+    share, error = found.attrs["condensate"], np.hypot(found.attrs["condensate_mcse"], exact.condensate_error)
+    assert error < 0.015 and abs(share - exact.condensate) < 4 * error + 0.015
+    assert "beyond all particles" not in found.attrs["status"]
     # at the edge y - f is known as well as the edge: half the tilt's tolerance, with no noise of particles to hide in
     assert not condensed or abs((1 - m) / (1 - exact.m) - 1) < INSIDE
     assert abs(m - population.solve(6, samples=64, width=64).m) > 4 * bound + 0.002

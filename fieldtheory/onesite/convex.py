@@ -39,8 +39,8 @@ BEYOND = ("the law of one site reaches beyond the nodes of the quadrature, howev
 class StretchedGrid(Grid):
     """The nodes of a :class:`Grid`, mapped by a matrix; ``rim`` are those on the outermost panels."""
 
-    def __init__(self, coordinates: Coordinates, stretch: Array, end: float = 10.0) -> None:
-        super().__init__(coordinates, end)
+    def __init__(self, coordinates: Coordinates, stretch: Array, end: float = 10.0, fewer: int = 0) -> None:
+        super().__init__(coordinates, end, fewer)
         self.rim = np.abs(self.points).max(axis=1) > 0.95 * end
         self.stretch = stretch
         self.points = self.points @ stretch.T
@@ -51,6 +51,10 @@ class StretchedGrid(Grid):
     def outside(self) -> float:
         """The share of the law on the rim."""
         return float(self.weights[self.rim].sum())
+
+    def twin(self) -> StretchedGrid:
+        """Nodes of the same reach at other places, one less on each panel: what differs there is not resolved."""
+        return StretchedGrid(self.coordinates, self.stretch, fewer=1)
 
     def wider(self, factor: float) -> StretchedGrid:
         """Nodes stretched to a multiple of the second moment of the law that these hold, never below the prior's."""

@@ -20,14 +20,15 @@ the edge (``INSIDE``), so that the law exists; the last step, with averages to f
 
 **What is certified.**  Directions are searched for, not enumerated: the last t is surveyed by points that begin at new
 draws of the prior, until a survey finds no direction that is tilted beyond the edge (``Ensemble.tilt``, its largest).
-Where directions bind, t and so the output are those of the edge.  Which part of it the law carries is less certain:
-lobes of small weight far out that no particle reaches count as condensate.  Averages of observables that are not affine
-in t are those before the last step.
+Where directions bind, t and so the output are those of the edge.  Which part of it the law carries is not what
+particles say, as they seldom meet lobes of small weight far out: the law at the mean t of all ensembles is summed over
+weighted directions instead (:mod:`.lobes`), and what remains of the output is the condensate's.  Averages of
+observables that are not affine in t are those before the last step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,9 @@ import scipy.optimize
 
 from fieldtheory.onesite.batches import Batch
 from fieldtheory.onesite.convex import FAR, Potential
+from fieldtheory.onesite.lobes import FEW, Elongated, apart, averaged
 from fieldtheory.onesite.particles import Particles
+from fieldtheory.symbolic.fields import Entry, SpaceSum
 
 if TYPE_CHECKING:
     from fieldtheory.onesite.environment import Effort, Ensemble, Environment
@@ -48,6 +51,8 @@ INSIDE = 2e-3
 """How far from the edge constraints are kept: the tilt along every direction is at most 1 - INSIDE of the prior."""
 CONDENSED = 0.005
 """The share of the output in a condensate from which on it is told."""
+NEAR = 0.9
+"""The tilt from which on a direction has a lobe of its own among the laws that the condensate is read off."""
 GAIN = 0.2
 """The part of a Newton step that is taken while the law settles."""
 CLIMBERS, STEPS, ARRIVED = 8, 12, 1e-3
@@ -126,6 +131,9 @@ class Descent:
         self.potential = Potential(environment.closure, values)
         ((u, v),) = environment.closure.potential.bend
         self.far = Batch({"u": u, "v": v}, environment.fields).bind(self.values)
+        ((t, body),) = environment.closure.parameters.items()
+        along = SpaceSum(body * Entry("y", "data", t.spaces), t.spaces[0])
+        self.along_target = Batch({"energy": environment.closure.action.expr, "value": along}, environment.fields)
         self.coordinates = environment.coordinates(dict(values))
         self.name = self.potential.parameter.name
 
@@ -139,7 +147,7 @@ class Descent:
         ratio = (found["u"] * v).sum(axis=1) / FAR / np.where(square > 0, square, 1.0)
         return units, v * np.sqrt(np.maximum(ratio, 0.0))[:, None]
 
-    def explored(self, known: Directions, t: Array, points: Array, climbers: Climbers) -> Directions:
+    def explored(self, known: Directions, t: Array, points: Array, climbers: Climbers, most: int = KNOWN) -> Directions:
         """With those directions added, of particles and climbers, that t tilts most beyond the constraint."""
         trials = climbers.proposals()
         units, slopes = self.slopes(np.concatenate([trials.reshape(-1, trials.shape[2]), points]))
@@ -152,7 +160,7 @@ class Descent:
         units = np.concatenate([known.points, units[order]])
         slopes = np.concatenate([known.slopes, slopes[order]])
         rank = np.where(np.arange(len(units)) < len(known.points), weights + 1e-9 * (slopes @ t)**2, np.inf)
-        kept = np.sort(np.argsort(-rank)[:KNOWN])
+        kept = np.sort(np.argsort(-rank)[:most])
         return Directions(units[kept], slopes[kept], weights[kept])
 
     def begin(self, sampler: Particles) -> tuple[Array, Array, Directions]:
@@ -193,8 +201,7 @@ class Descent:
             sampler.adapting = k < settle + effort.average
             if k == settle + effort.average // 2:
                 halfway = t
-            if k < settle:
-                self.recalled(sampler, t)
+            self.recalled(sampler, t)  # one that is left in a lobe without a law goes far, and outweighs all others
             self.sweep(sampler, t)
             here = self.potential.evaluated(t, sampler.fields)
             if k >= settle:
@@ -214,10 +221,11 @@ class Descent:
         coupling, size = self.potential.stiffness, max(float(np.linalg.norm(t)), 1e-300)
         slope = coupling * (t - found["environment|c"] - found["environment"] @ t)
         bent = coupling * (np.eye(len(t)) - found["environment"])
-        bent = (bent + bent.T) / 2
+        sizes, vectors = np.linalg.eigh((bent + bent.T) / 2)
+        bent = (vectors * np.maximum(sizes, coupling)) @ vectors.T  # F'' is no less, and few particles do not know it
         step, _ = nearest(t, slope, bent, known.rows(t))
         final, known, tilt = self.finished(t, slope, bent, known, seed)
-        carried = (known.rows(t, 0.0).T @ known.weights) @ self.values["y"]
+        carried, y = (known.rows(t, 0.0).T @ known.weights) @ self.values["y"], self.values["y"]
         if np.any(known.weights):
             beyond = self.coordinates.split(FAR * known.points)
             portions = known.weights / (self.potential.sites * FAR**2)
@@ -228,14 +236,15 @@ class Descent:
         answer = {self.name: final}
         return Ensemble(answer, environment.read(found, answer, measured), float(np.linalg.norm(final - t)) / size,
                         sampler, misses=[step / size], drift=[(t - halfway) / size], tilt=tilt,
-                        condensate=float(carried / ((self.values["y"] - coupling * final) @ self.values["y"])))
+                        condensate=float(carried / ((y - coupling * final) @ y)) if known.weights.any() else 0.0,
+                        binding=known.points[(known.slopes @ final)**2 > NEAR] if known.weights.any() else None)
 
     def finished(self, t: Array, slope: Array, bent: Array, known: Directions,
                  seed: np.random.SeedSequence) -> tuple[Array, Directions, float]:
         """t after the last step, to the edge itself, with the directions that bind there, and the largest tilt found.
 
-        Directions are looked for from new draws of the prior, until a survey from draws that were not used before
-        finds none beyond the edge.
+        Directions are looked for from new draws of the prior, and from those that lie near directions that bind, until
+        a survey from draws that were not used before finds none beyond the edge.
         """
         rng, step = np.random.default_rng(seed.spawn(1)[0]), np.zeros_like(t)
         for _ in range(SURVEYS):
@@ -245,11 +254,47 @@ class Descent:
                 step, c = nearest(t, slope, bent, known.rows(t, 0.0))
                 known = replace(known, weights=c)
                 if k < SURVEY - 1:
-                    known = self.explored(known, t + step, drawn, climbers)
+                    if c.any():
+                        drawn[::2] = Elongated(known.points[c > 0]).draw(2 * CLIMBERS, rng)
+                    known = self.explored(known, t + step, drawn, climbers, 4 * KNOWN)
                     tilt = max(tilt, climbers.tilt, float(((known.slopes @ (t + step))**2).max(initial=0.0)))
             if tilt <= 1 + INSIDE:
                 break
         return t + step, known, tilt
+
+    def condensed(self, ensembles: Sequence[Ensemble], seeds: Sequence[np.random.SeedSequence],
+                  every: Callable[..., Any] = map) -> None:
+        """What ensembles together say of the condensate: the law at their mean t, by directions that are drawn anew.
+
+        The noise of t tilts one ensemble's law along directions of its own; that of the mean is less.  Where directions
+        that are drawn do not meet the law (``lobes``), the share stays what the particles do not carry, which is more.
+        """
+        found = [one.binding for one in ensembles if one.binding is not None]
+        if not found:
+            return
+        y, coupling = self.values["y"], self.potential.stiffness
+        t = np.mean([one.environment[self.name] for one in ensembles], axis=0)
+        units, slopes = self.slopes(np.concatenate(found))
+        rows = Directions(units, slopes, np.zeros(len(units))).rows(t, 0.0)
+        t = t + nearest(t, np.zeros_like(t), np.eye(len(t)), rows)[0]
+        tilts = (slopes @ t)**2
+        largest = float(tilts.max())
+        along = apart(units[np.argsort(-tilts)])
+        t = t / np.sqrt(largest)
+        run = self.along_target.bind(self.values | {self.name: t})
+
+        def energy_and_value(points: Array) -> tuple[Array, Array]:
+            found = run(self.coordinates.split(points))
+            return found["energy"], found["value"]
+
+        def tilted(units: Array) -> Array:
+            return np.asarray((self.slopes(units)[1] @ t)**2)
+
+        laws = list(every(lambda seed: averaged(energy_and_value, tilted, along, np.random.default_rng(seed)), seeds))
+        for one, (value, effective, beyond) in zip(ensembles, laws, strict=True):
+            one.lobes, one.tilt = effective, max(one.tilt, largest * beyond)
+            if min(found[1] for found in laws) >= FEW:
+                one.condensate = float(coupling * (value - y @ t) / ((y - coupling * t) @ y))
 
     def linear(self, t: Array, pull: Array, fields: Sequence[Array], weights: Array, statics: Any) -> dict[str, Array]:
         """Averages that are affine in t at a fixed law, as constants and slopes in t to first order, the law following:

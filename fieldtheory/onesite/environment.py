@@ -20,7 +20,7 @@ import sympy as sp
 from fieldtheory.errors import BadInput, NotConverged, RuleError
 from fieldtheory.newton import newton_system
 from fieldtheory.onesite.batches import Batch
-from fieldtheory.onesite.convex import BEYOND, RIM, STRETCHES, StretchedGrid, minimise
+from fieldtheory.onesite.convex import BEYOND, RIM, STRETCHES, Potential, StretchedGrid, minimise
 from fieldtheory.onesite.descent import Descent
 from fieldtheory.onesite.particles import Coordinates, Grid, Particles
 from fieldtheory.onesite.precisions import Precision, fit, number
@@ -70,6 +70,8 @@ class Ensemble:
     sampler: Grid | Particles
     log_integral: float = np.nan
     log_partition: float = np.nan
+    quadrature_error: float = 0.0
+    """How far outputs move, relative, if the law of one site is summed over other nodes; 0 with particles."""
     self_pairs: float = 0.0
     misses: list[Array] = field(default_factory=list)
     """By how much the measured environment is not the one it was measured under, part by part, relative."""
@@ -81,6 +83,10 @@ class Ensemble:
     """Sweeps that settled."""
     condensate: float = 0.0
     """The share of the output along the targets that weights without bound carry (:mod:`.descent`)."""
+    lobes: float = np.inf
+    """Effective directions that the share is read off (:mod:`.lobes`)."""
+    binding: Array | None = None
+    """Directions that are tilted to the edge or nearly, where weights without bound carry any of the output."""
     tilt: float = 0.0
     """The largest tilt of the prior along any direction found, 1 at the edge of where a law exists."""
 
@@ -145,7 +151,7 @@ class Environment:
             total = np.zeros(())
             for k in range(count):
                 u, v = found[f"{name}|u{k}"], found[f"{name}|v{k}"]
-                total = total + (u.reshape(len(u), -1) * weights[:, None]).T @ v
+                total = total + (u.reshape(len(u), -1) * weights[:, None]).T @ v.reshape(len(v), -1)
             result[name] = total
             if f"{name}|c" in found:
                 result[f"{name}|c"] = np.tensordot(weights, found[f"{name}|c"], 1)
@@ -299,10 +305,37 @@ class Environment:
             first = before[name] if np.shape(before[name]) == np.shape(values["y"]) else None
         found = minimise(self, values, first)
         environment, sampler = {name: found.point}, found.sampler
-        averages = self.averages(sampler.fields, sampler.weights, self.statics.bind(values))
+        outputs = self._outputs(values, environment, sampler)
+        return Ensemble(environment, outputs, found.residual, sampler, sampler.log_integral,
+                        log_partition=found.log_partition,
+                        quadrature_error=self._unresolved(values, environment, sampler, outputs))
+
+    def _outputs(self, values: Values, environment: dict[str, Array], sampler: Grid) -> dict[str, Array]:
+        """The observables under the law that nodes have been brought to."""
+        averages = self._averages(sampler, self.statics.bind(values), {}, environment)
         direct = self._direct(values | self.at_other_data(averages, environment), environment, sampler)
-        return Ensemble(environment, self.read(averages, environment, direct), found.residual, sampler,
-                        sampler.log_integral, log_partition=found.log_partition)
+        return self.read(averages, environment, direct)
+
+    def _unresolved(self, values: Values, environment: dict[str, Array], sampler: StretchedGrid,
+                    outputs: Mapping[str, Array]) -> float:
+        """The largest relative change if the law is summed over other nodes, of observables that are open.
+
+        The environment follows where it is the minimum of a convex potential, and stays as it is otherwise.  Of closed
+        observables one may be small beside what it is a difference of, as that of target and output is.
+        """
+        twin = sampler.twin()
+        if self.closure.convex and number(self.closure.potential.stiffness, values) > 0:
+            assert self.parameter is not None
+            try:
+                found = Potential(self.closure, values).minimise(environment[self.parameter.name], twin, 1e-8)
+            except NotConverged:
+                return np.inf
+            environment = {self.parameter.name: found.point}
+        else:
+            twin.update(self.dynamics.bind(values | environment))
+        other = self._outputs(values, environment, twin)
+        return max((float(np.linalg.norm(value - other[name])) / max(float(np.linalg.norm(value)), 1e-300)
+                    for name, value in outputs.items() if np.ndim(value)), default=0.0)
 
     def on_grid(self, values: Values, tolerance: float = 1e-11, limit: int = 2000,
                 start: Ensemble | None = None) -> Ensemble:
@@ -324,7 +357,7 @@ class Environment:
             fits = self._fits(start, environment)
             environment |= {k: v for k, v in start.environment.items() if k in precisions or fits}
         for k in range(STRETCHES):
-            environment, new, residual = self._settled(values, sampler, precisions, environment, tolerance, limit)
+            environment, _, residual = self._settled(values, sampler, precisions, environment, tolerance, limit)
             if sampler.outside < RIM:
                 break
             sampler = sampler.wider(1.25**k)
@@ -332,9 +365,9 @@ class Environment:
             raise NotConverged(BEYOND, sampler.outside)
         for name, law in precisions.items():
             law.check(environment[name])
-        new |= self._averages(sampler, statics, precisions, environment)
-        direct = self._direct(values | self.at_other_data(new, environment), environment, sampler)
-        return Ensemble(environment, self.read(new, environment, direct), residual, sampler, sampler.log_integral)
+        outputs = self._outputs(values, environment, sampler)
+        return Ensemble(environment, outputs, residual, sampler, sampler.log_integral,
+                        quadrature_error=self._unresolved(values, environment, sampler, outputs))
 
     def _settled(self, values: Values, sampler: Grid, precisions: Mapping[str, Precision],
                  environment: dict[str, Array], tolerance: float,
@@ -424,7 +457,10 @@ class Environment:
         moved particles replace it.
         """
         if self.at_saddle and number(self.closure.potential.stiffness, values) > 0:
-            return Descent(self, values).run(effort, seed, start)
+            descent = Descent(self, values)
+            found = descent.run(effort, seed, start)
+            descent.condensed([found], seed.spawn(1))
+            return found
         run = Run(self.at(values), values, effort, seed, start)
         settle([run])
         return run.equations.completed(run.finish())
@@ -433,7 +469,10 @@ class Environment:
                  start: Sequence[Ensemble | None], every: Callable[..., Any] = map) -> list[Ensemble]:
         """Independent ensembles by particles, which settle until they no longer drift the same way."""
         if self.at_saddle and number(self.closure.potential.stiffness, values) > 0:
-            return list(every(lambda seed, first: self.with_particles(values, effort, seed, first), seeds, start))
+            descent = Descent(self, values)
+            found = list(every(lambda seed, first: Descent(self, values).run(effort, seed, first), seeds, start))
+            descent.condensed(found, [seed.spawn(1)[0] for seed in seeds], every)
+            return found
         runs = list(every(lambda seed, first: Run(self.at(values), values, effort, seed, first), seeds, start))
         settle(runs, every)
         return list(every(lambda run: run.equations.completed(run.finish()), runs))

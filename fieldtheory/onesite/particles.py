@@ -48,14 +48,17 @@ class Coordinates:
 
 
 class Grid:
-    """Gauss-Legendre nodes on panels of every axis, with an edge at zero; one or two dimensions."""
+    """Gauss-Legendre nodes on panels of every axis, with an edge at zero; one or two dimensions.
+
+    With ``fewer`` there is that number of nodes less on each panel.
+    """
 
     exact = True
     dimensions = 2
 
-    def __init__(self, coordinates: Coordinates, end: float = 10.0) -> None:
+    def __init__(self, coordinates: Coordinates, end: float = 10.0, fewer: int = 0) -> None:
         panels, order = ((40, 16), (20, 8))[coordinates.size - 1]
-        x, w = np.polynomial.legendre.leggauss(order)
+        x, w = np.polynomial.legendre.leggauss(order - fewer)
         edges = np.linspace(-end, end, panels + 1)
         half = np.diff(edges)[:, None] / 2
         axis, weights = (edges[:-1, None] + half * (x + 1)).ravel(), (half * w).ravel()

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from fieldtheory.dataset import Dataset
 from fieldtheory.errors import BadInput, NotConverged, UnknownName
-from fieldtheory.microscopic import ARD_PARAMETERS, BIAS_PARAMETER, HYPERPARAMETERS
+from fieldtheory.microscopic import ARD_PARAMETERS, BIAS_PARAMETER, HYPERPARAMETERS, PER_TARGET
 from fieldtheory.network import Network
 from fieldtheory.onesite.batches import Batch
 from fieldtheory.onesite.clusters import SELF_PAIRS, environment_of
@@ -23,6 +23,7 @@ from fieldtheory.onesite.convex import escaping
 from fieldtheory.onesite.descent import CONDENSED, INSIDE, SURVEYS
 from fieldtheory.onesite.environment import Effort, Ensemble, Environment
 from fieldtheory.onesite.evidence import log_integral
+from fieldtheory.onesite.lobes import FEW
 from fieldtheory.onesite.particles import Grid, Particles
 from fieldtheory.symbolic.fields import open_spaces
 from fieldtheory.symbolic.siteclosure import SiteClosure
@@ -42,6 +43,8 @@ BOUND = "log_evidence_bound"
 """N ln ∫e^{-s} for independent sites."""
 MIXED = 400.0
 """Effective samples of the energy below which particles count as not mixing."""
+RESOLVED = 1e-2
+"""The relative change of an output between two sets of nodes above which a quadrature counts as unresolved."""
 DRIFT = 2.5
 """Standard errors that the mean move of many ensembles may be from zero; more for few."""
 INVISIBLE = 1e-20
@@ -189,9 +192,12 @@ class SitePredictor:
     def report(self, solved: Solved, data: Dataset) -> xr.Dataset:
         """A solution as variables with their errors, certificates and status."""
         environment, ensembles, values = solved.environment, solved.ensembles, solved.values
+        undefined = [] if np.any(data.y) else [name for name in solved.names if name in PER_TARGET]
         variables: dict[str, Any] = {}
         for name in solved.names:
-            if name == BOUND:
+            if name in undefined:
+                variables |= {name: ((), np.nan), f"{name}_mcse": ((), np.nan)}
+            if name == BOUND or name in undefined:
                 continue
             mean, error = solved.average(name)
             variables |= {name: (self.outputs[name], mean), f"{name}_mcse": (self.outputs[name], error)}
@@ -212,6 +218,8 @@ class SitePredictor:
                 status.append("the features of this activation have no overlap with the target at the test points: the "
                               "network cannot learn it, and what it fits is no more than the samples")
         attributes["status"] = "; ".join(status) or "converged"
+        if undefined:
+            attributes["status"] += f"; the target is zero, and {', '.join(undefined)} not defined"
         return xr.Dataset(variables, attrs=attributes)
 
     @staticmethod
@@ -224,7 +232,9 @@ class SitePredictor:
         if environment.closure.convex:
             attributes["uniqueness"] = "the only solution: its potential is strictly convex"
             if environment.at_saddle:
-                attributes["condensate"] = float(np.mean([one.condensate for one in ensembles]))
+                shares = np.array([one.condensate for one in ensembles])
+                attributes["condensate"] = float(shares.mean())
+                attributes["condensate_mcse"] = float(shares.std(ddof=min(1, len(shares) - 1)) / np.sqrt(len(shares)))
             # particles at a saddle are kept where their law exists
             exact = [one for one in ensembles if one.sampler.exact or not environment.at_saddle]
             lost = max((escaping(environment, solved.values, one.environment, one.sampler) for one in exact), default=0)
@@ -232,7 +242,11 @@ class SitePredictor:
                 status.append(f"not converged: the integral over one site diverges along {lost:.2g} of the directions "
                               "looked at; the solution, which exists, is elsewhere (effort: more particles or sweeps)")
         if ensembles[0].sampler.exact:
-            return attributes | {"averages": "quadrature"}, status
+            missed = ensembles[0].quadrature_error
+            if missed > RESOLVED:
+                status.append(f"not converged: other nodes of the quadrature change outputs by {missed:.2g}: the law "
+                              "of one site is too narrow for them (more noise, or a wider network)")
+            return attributes | {"averages": "quadrature", "quadrature_error": missed}, status
         spread = environment.spread(ensembles)
         particles = [ensemble.sampler for ensemble in ensembles if isinstance(ensemble.sampler, Particles)]
         ess = sum(effective_samples(np.array(sampler.energies)) for sampler in particles)
@@ -265,9 +279,11 @@ class SitePredictor:
         tilt = max(ensemble.tilt for ensemble in ensembles)
         if tilt > 1 + INSIDE:
             status.append(f"not converged: there are directions along which the integral over one site diverges (tilt "
-                          f"{tilt:.3g} of the prior) still after {SURVEYS} surveys (effort: more sweeps to settle)")
+                          f"{tilt:.4g} of the prior) still after {SURVEYS} surveys (effort: more sweeps to settle)")
         if (share := attributes.get("condensate", 0.0)) > CONDENSED:
-            carried = f"a share {share:.2g} of the output is carried by weights without bound, or beyond all particles"
+            carried = f"a share {share:.2g} of the output is carried by weights without bound"
+            if min(ensemble.lobes for ensemble in ensembles) < FEW:
+                carried += ", or beyond all particles"
             status.append(carried if status else f"converged; {carried}")
         return attributes, status
 

@@ -69,7 +69,10 @@ def cavity(action: FieldAction, space: Space, shared: Entry, *, spectrum: str, b
         if not bodies:
             rest += coefficient
         elif depends_on(coefficient, shared):
-            raise RuleError(f"{shared} multiplies a sum over {space.name}: name that sum first")
+            raise RuleError(f"{shared} multiplies a sum over {space.name} from outside: what a site adds to every "
+                            f"{sample.name} alike, a constant or a bias outside of the nonlinear part of the "
+                            "activation, is not known to this closure (a bias can be one more input: "
+                            "data.with_bias)")
         elif depends_on(bodies[0], shared):
             coupled += coefficient * sites.on_one(bodies[0])
         else:

@@ -226,9 +226,11 @@ class SiteClosure(Closure):
     def prior_precisions(self) -> dict[Entry, sp.Expr]:
         """The part of the curvature that does not depend on any field: where the law of the prior is Gaussian."""
         found: dict[Entry, sp.Expr] = {}
+        terms = [term for term in sp.Add.make_args(distribute(self.action.expr))
+                 if not any(depends_on(term, m) for m in self.parameters)]  # those are of the law in an environment
         for f in self.fields:
             precision = sp.S.Zero
-            for term in sp.Add.make_args(distribute(self.action.expr)):
+            for term in terms:
                 if depends_on(term, f):
                     try:
                         form = hessian(term, f)

@@ -181,8 +181,8 @@ class Sites:
         inside = [f for f in factors if self.holds(f)]
         outside = sp.Mul(*(f for f in factors if f not in inside))
         nested = [f for f in inside if isinstance(f, SpaceSum)]
-        if len(nested) == 1:
-            rest = sp.Mul(*(f for f in inside if f != nested[0]))
+        rest = sp.Mul(*(f for f in inside if f not in nested))
+        if len(nested) == 1 and open_spaces(rest) <= {self.space}:  # else its terms would have averages of their own
             return outside * SpaceSum(self.mean(rest * nested[0].body), nested[0].space)
         inner = self.on_one(sp.Mul(*inside))
         if inner not in self.named:
