@@ -60,7 +60,8 @@ def derive(
     found = console.theory(theory, net, view=view, loops=loops, resolvent=resolvent)
     derivation = found.derivation
     if out is not None:
-        derivation.to_latex(out)
+        with console.written(out):
+            derivation.to_latex(out)
         print(f"wrote {out}", file=sys.stderr)
     report = derivation.verify(seed) if verify else None
     if as_json:
@@ -102,7 +103,13 @@ def phases(
 
     console.check_out(out, (".png", ".svg", ".pdf"))
     console.phase_planes(fix, values)
-    counting = console.phase_counting(console.theory(theory, Network(scaling=Scaling()), view=view))
+    try:
+        derived = console.theory(theory, Network(scaling=Scaling()), view=view)
+    except BadInput as error:
+        if not error.argument.startswith("prior"):
+            raise
+        raise BadInput("theory", theory, "a theory with an equation of state, of a fixed prior") from None
+    counting = console.phase_counting(derived)
     if out is not None:
         figure = console.phase_figure(counting, fix, values)
         console.write_figure(out, figure)
@@ -149,24 +156,19 @@ def predict(
             raise BadInput("theory", "exact with options of a theory", "none: the oracle does not expand")
         prediction = exact.linear(net, dataset)
     else:
-        prediction = console.theory(theory, net, view=view, loops=loops, resolvent=resolvent).predict(
-            dataset, **console.search(effort, start, relevant))
+        search = console.search(effort, start, relevant)
+        found = console.theory(theory, net, view=view, loops=loops, resolvent=resolvent)
+        prediction = found.predict(dataset, **search)
     if out is not None:
         console.write_netcdf(out, prediction)
         print(f"wrote {out}", file=sys.stderr)
     if as_json:
         console.print_json(console.as_mapping(prediction))
     elif out is None:
-        import numpy as np
-
-        scalars = [[str(name), f"{float(prediction[name]):.8g}"] for name in prediction.data_vars
-                   if prediction[name].ndim == 0]
-        vectors = [[f"{name} ({prediction[name].size})", f"mean {float(prediction[name].mean()):+.4g}, "
-                    f"root mean square {float(np.sqrt((prediction[name] ** 2).mean())):.4g}"]
-                   for name in prediction.data_vars if prediction[name].ndim == 1]
-        facts = [[key, str(prediction.attrs[key])]
+        scalars, vectors = console.quantities(prediction, dataset.y_test)
+        facts = [[key, f"{value:.3g}" if isinstance(value, float) else str(value)]
                  for key in ("theory", "view", "loops", "status", "residual", "remainder")
-                 if prediction.attrs.get(key) not in (None, "")]
+                 if (value := prediction.attrs.get(key)) not in (None, "")]
         title = f"{theory} on {dataset.name}, N = {net.width}, P = {dataset.samples}, {net.scaling.name} scaling"
         console.show([["quantity", "value"], *scalars, *vectors, *facts], title, words=(0, 1))
 
@@ -177,7 +179,8 @@ def population(
     noise: option.Ridges = "0.04,0.01,0.0025", width: option.Width = 64, scaling: option.Scaling = "standard",
     readout_variance: option.Readout = 1.0, weight_variance: option.Weight = 1.0,
     activation: option.Activation = "relu", ard: option.Ard = None, loops: option.Loops = None,
-    resolvent: option.Resolvent = None, order: option.Order = None, as_json: option.Json = False,
+    resolvent: option.Resolvent = None, order: option.Order = None, nodes: option.Nodes = None,
+    as_json: option.Json = False,
 ) -> None:
     """Order parameters and test error of a theory for infinitely many samples of a law of inputs, at noises s/P.
 
@@ -186,15 +189,19 @@ def population(
     Example: fieldtheory population collapsed-mean-field --law gaussian --target 2 --input-dim 10 --noise 0.01,0.0025
     """
     import dataclasses
+    import inspect
 
     net = console.network(width, activation, scaling, readout_variance, weight_variance, 1.0, ard=ard)
     ridges, wanted = console.numbers("noise", noise), console.modes(target)
     limit = console.theory(theory, net, loops=loops, resolvent=resolvent).population_limit(law, wanted, order=order)
+    if nodes is not None and "nodes" not in inspect.signature(limit.solve).parameters:
+        raise BadInput("nodes", nodes, f"no --nodes: the theory {theory} has none")
+    given = {} if nodes is None else {"nodes": nodes}
     with console.progress() as report:
         solutions = []
         for done, ridge in enumerate(ridges):
             report("solving", done, len(ridges))
-            solutions.append(limit.solve(input_dim, ridge))
+            solutions.append(limit.solve(input_dim, ridge, **given))
     if as_json:
         console.print_json({"theory": theory, "law": law, "input_dim": input_dim, "solutions": [
             {"noise": ridge, **{field.name: console.by_text(getattr(solution, field.name))
@@ -202,11 +209,14 @@ def population(
             for ridge, solution in zip(ridges, solutions, strict=True)]})
         return
     names = [f"m_{'x'.join(map(str, mode)) if isinstance(mode, tuple) else mode}" for mode in limit.modes]
-    rows = [["s/P", *names, "test error", "status"]]
+    precise = [f"lambda {name}" for name in solutions[0].precisions]
+    rows = [["s/P", *names, *precise, "test error", "status"]]
     for ridge, solution in zip(ridges, solutions, strict=True):
-        shown = [f"{m:.5f} ± {e:.1g}" if e else f"{m:.5f}" for m, e in
-                 zip(solution.order_parameters.values(), solution.errors.values(), strict=True)]
-        rows.append([f"{ridge:g}", *shown, f"{solution.test_error:.5f}", solution.status])
+        shown = [console.with_error(value, errors[key])
+                 for values, errors in ((solution.order_parameters, solution.errors),
+                                        (solution.precisions, solution.precision_errors))
+                 for key, value in values.items()]
+        rows.append([f"{ridge:g}", *shown, console.with_error(solution.test_error, 0.0), solution.status])
     console.show(rows, f"{theory}, {law} inputs, D = {input_dim}, N = {net.width}, {net.scaling.name} scaling",
                  words=(len(rows[0]) - 1,))
 

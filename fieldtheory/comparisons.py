@@ -27,7 +27,8 @@ def validate(
     samples: option.Samples = None, input_dim: option.Dim = None, test_samples: option.Test = None,
     classes: option.Classes = None, data_seed: option.DataSeed = 0, scaling: option.Scaling = "mean-field",
     readout_variance: option.Readout = 1.0, weight_variance: option.Weight = 1.0, noise_variance: option.Noise = 1.0,
-    activation: option.Activation = "identity", view: option.View = None, loops: option.Loops = None,
+    activation: option.Activation = "identity", bias_variance: option.Bias = 0.0, ard: option.Ard = None,
+    view: option.View = None, loops: option.Loops = None,
     method: option.Method = "hmc", chains: option.Chains = 8, draws: option.Draws = 1000, warmup: option.Warmup = None,
     thin: option.Thin = 1, step: option.Step = None, seed: option.Seed = 0, level: option.Level = 0.01,
     as_json: option.Json = False,
@@ -46,7 +47,8 @@ def validate(
         raise BadInput("level", level, "a number between 0 and 1")
     if out is not None:
         console.check_folder(out)
-    net = console.network(width, activation, scaling, readout_variance, weight_variance, noise_variance)
+    net = console.network(width, activation, scaling, readout_variance, weight_variance, noise_variance,
+                          bias_variance=bias_variance, ard=ard)
     dataset = console.dataset(data, samples, test_samples, input_dim, classes, data_seed)
     with console.progress() as report:
         study, judged = make_study(theory, net, dataset, view, loops, level, out is not None, report, dict(

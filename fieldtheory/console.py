@@ -14,6 +14,7 @@ import os
 import re
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -47,7 +48,10 @@ class Group(TyperGroup):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         try:
-            code = super().main(*args, **(extra | {"standalone_mode": False}))
+            with warnings.catch_warnings():
+                # Overflow and the like in lines of the package: what is not finite is refused by name where it ends.
+                warnings.simplefilter("ignore", RuntimeWarning)
+                code = super().main(*args, **(extra | {"standalone_mode": False}))
         except FieldTheoryError as error:
             _refuse(_worded(error))
         except OSError as error:
@@ -60,6 +64,8 @@ class Group(TyperGroup):
                 _refuse(_usage(error, list(extra.get("args") or (args[0] if args else None) or sys.argv[1:])))
             if type(error).__name__ == "Abort":
                 _interrupted(self._interrupt)
+            if type(error).__name__ == "LinAlgError":  # known without importing NumPy for it
+                _refuse(_not_numbers(error))
             raise
         if code == INTERRUPTED:
             _interrupted(self._interrupt)
@@ -70,18 +76,23 @@ def _worded(error: FieldTheoryError) -> str:
     """The message on one line, with an argument of the engine under the name of its option."""
     text = " ".join(str(error).split())
     options = {"activation", "ard", "batch_size", "bias_variance", "chains", "checkpoint_every", "classes", "data",
-               "data_seed", "draws", "dtype", "gibbs", "input_dim", "jobs", "law", "level", "loops", "method",
-               "noise", "noise_variance", "order", "out", "overwrite", "readout_variance", "resume", "samples",
-               "scaling", "seed", "step", "target", "tempering", "test_samples", "thin", "threads", "view", "warmup",
-               "weight_variance", "width", "widths"}
+               "data_seed", "draws", "dtype", "effort", "gibbs", "input_dim", "jobs", "law", "level", "loops",
+               "method", "nodes", "noise", "noise_variance", "order", "out", "overwrite", "readout_variance",
+               "relevant", "resolvent", "resume", "samples", "scaling", "seed", "start", "step", "target",
+               "tempering", "test_samples", "thin", "threads", "view", "warmup", "weight_variance", "width", "widths"}
     name = str(getattr(error, "argument", ""))
+    text = text.replace(", or None to keep it a symbol", "")  # a number that was given stays no symbol
     if name.startswith("prior"):  # the one prior that has an option
         text, name = f"ard{text.removeprefix(name)}", "ard"
-    if name in options and text.startswith(name):
-        option = f"--{name.replace('_', '-')}"
-        text = f"{option}{text[len(name):]}"
-        # What Python spells None is, here, an option that is left out; a number that was given stays no symbol.
-        text = text.replace(", or None to keep it a symbol", "").replace("or None to", f"or no {option} to")
+        text = text.replace("got gaussian; expected ft.ARD(alpha0)", "got no --ard; expected --ard ALPHA")
+        text = text.replace("expected 'gaussian'", "expected no --ard")
+    flag, dot, part = name.partition(".")
+    if flag in options and text.startswith(name):
+        option = f"--{flag.replace('_', '-')}"
+        text = f"{option}{dot and ' '}{part}{text[len(name):]}"
+        # What Python spells None is, here, an option that is left out.
+        text = text.replace("or None to", f"or no {option} to").replace("got None;", f"got no {option};")
+        text = text.replace("expected None:", f"expected no {option}:")
     text = _as_options(text)
     return f"did not converge: {text}" if isinstance(error, NotConverged) else text
 
@@ -102,6 +113,12 @@ def _usage(error: Any, given: list[str]) -> str:
                 expected = f"a valid {kind[1]}" if kind else str(error)
                 return f"{flag}: got {value if equals else given[k + 1]!r}; expected {expected}"
     return " ".join(str(error.format_message()).split())
+
+
+def _not_numbers(error: Exception) -> str:
+    """What is left to say where linear algebra met numbers beyond what floats hold."""
+    return (f"numbers: got a matrix that linear algebra fails on ({error}); expected inputs, targets and variances "
+            "whose products floats can hold: rescale them")
 
 
 def _refuse(message: str) -> NoReturn:
@@ -285,14 +302,55 @@ def as_mapping(dataset: xr.Dataset) -> dict[str, Any]:
     return {"attributes": dict(dataset.attrs), **{str(name): dataset[name].values for name in dataset.data_vars}}
 
 
+SHOWN = 12  # entries of a quantity that has one for each input, up to which all of them are printed
+
+
+def quantities(prediction: xr.Dataset, targets: Any = None) -> tuple[list[list[str]], list[list[str]]]:
+    """Numbers and arrays of a prediction as rows of a table, each with its Monte-Carlo error beside it.
+
+    With the targets at the test inputs also the test error of the mean predictor.
+    """
+    scalars, arrays = [], []
+    if targets is not None and "test_output" in prediction:
+        squares = (prediction.test_output.values - targets) ** 2
+        scalars.append(["test error of the mean", f"{float(squares.mean()):.6g}"])
+    for name in map(str, prediction.data_vars):
+        values = prediction[name].values
+        if name.endswith("_mcse") and name.removesuffix("_mcse") in prediction:
+            continue
+        errors = prediction[f"{name}_mcse"].values if f"{name}_mcse" in prediction else 0 * values
+        if values.ndim == 0:
+            scalars.append([name, with_error(float(values), float(errors)) if errors else f"{float(values):.8g}"])
+        elif prediction[name].dims == ("input",) and values.size <= SHOWN:
+            arrays.append([f"{name} ({values.size})", "  ".join(map(with_error, values, errors))])
+        elif values.ndim == 1:
+            error = f", largest error {float(errors.max()):.1g}" if errors.any() else ""
+            arrays.append([f"{name} ({values.size})", f"mean {float(values.mean()):+.4g}, root mean square "
+                           f"{math.sqrt(float((values**2).mean())):.4g}{error}"])
+    return scalars, arrays
+
+
+def with_error(value: float, error: float) -> str:
+    """A number to the digits that its error leaves; without an error to five, however small it is."""
+    if not error or not math.isfinite(error):
+        return f"{value:.5f}" if abs(value) >= 1e-3 or value == 0 else f"{value:.3g}"
+    digits = 1 - math.floor(math.log10(abs(error)))
+    if digits > 9:
+        return f"{value:.3g} ± {error:.1g}"
+    return f"{value:.{max(digits, 0)}f} ± {error:.1g}"
+
+
 def check_out(path: Path | None, suffixes: Sequence[str], folders: bool = False) -> None:
     """Refuse before the work what would fail after it. `folders`: a .zarr may be one that is there."""
     if path is None:
         return
     if path.suffix not in suffixes:
         raise BadInput("out", str(path), f"a file ending in {' or '.join(suffixes)}")
-    if (path.is_dir() and not (folders and path.suffix == ".zarr")) or not path.absolute().parent.is_dir():
+    folder = path.absolute().parent
+    if (path.is_dir() and not (folders and path.suffix == ".zarr")) or not folder.is_dir():
         raise BadInput("out", str(path), "a file in an existing folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise BadInput("out", str(path), "a file in a folder that can be written to")
 
 
 def phase_counting(found: Any) -> Any:
@@ -332,6 +390,15 @@ def phase_figure(counting: Any, fix: str, values: str) -> Any:
     return counting.plot(x, y, planes, limits={"gamma": (0, 3), "delta": (0, 2), "p": (0, 2)}, points=points)
 
 
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[None]:
+    """A file that cannot be written is a bad --out, whatever library says so and however."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput("out", str(path), f"a file that can be written ({error.strerror or error})") from None
+
+
 def write_figure(path: Path, figure: Any) -> None:
     """A figure in the format that the file's name says, whole or not at all."""
     import io
@@ -340,7 +407,8 @@ def write_figure(path: Path, figure: Any) -> None:
 
     stream = io.BytesIO()
     figure.savefig(stream, format=path.suffix[1:], dpi=150)
-    write_atomically(path, stream.getvalue())
+    with written(path):
+        write_atomically(path, stream.getvalue())
 
 
 def check_folder(path: Path) -> None:
@@ -354,7 +422,7 @@ def write_netcdf(path: Path, dataset: Any) -> None:
     """A prediction, a table or samples as NetCDF, whole or not at all."""
     from fieldtheory.files import replacing
 
-    with replacing(path) as temporary:
+    with written(path), replacing(path) as temporary:
         # bool and None have no place in NetCDF attributes.
         if hasattr(dataset, "attrs") and hasattr(dataset, "data_vars"):
             dataset = dataset.assign_attrs({key: value if isinstance(value, str | int | float) else str(value)
@@ -364,21 +432,27 @@ def write_netcdf(path: Path, dataset: Any) -> None:
 
 def show(rows: Sequence[Sequence[str]], title: str = "", *, words: Sequence[int] = (0,), rule_after: int | None = None,
          file: Any = None) -> None:
-    """A table in the terminal; as wide as it must be where there is no terminal."""
+    """A table in the terminal; as wide as it must be where there is no terminal.
+
+    ``words`` are columns of words: what is in the last of them is folded where a line is too short for it.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     stream = file or sys.stdout
     console = Console(file=stream, width=None if stream.isatty() else 200, highlight=False)
-    table = Table(title=title or None, title_justify="left", title_style="bold", box=_box(), header_style="bold")
+    table = Table(box=_box(), header_style="bold")
     head, *body = rows
     for k, name in enumerate(head):
-        table.add_column(name, justify="left" if k in words else "right", no_wrap=True)
+        table.add_column(name, justify="left" if k in words else "right", no_wrap=k == 0 or k != max(words),
+                         overflow="fold")
     styles = {"kept": "green", "rejected": "red", "undecided": "yellow", "no prediction": "yellow", "ok": "green",
               "FAILED": "red"}
     for n, row in enumerate(body):
         table.add_row(*(Text(cell, style=styles.get(cell, "")) for cell in row), end_section=n == rule_after)
+    if title:  # not in the table, which would fold it to its own width
+        console.print(Text(title, style="bold"), soft_wrap=True)
     console.print(table)
 
 

@@ -14,8 +14,8 @@ def _option(flag: str, text: str, metavar: str | None = None) -> Any:
 
 Theory = Annotated[str, typer.Argument(metavar="THEORY", help="Its name, as `fieldtheory list` prints it.")]
 Data = Annotated[str, _option(
-    "--data", "ising, parity, single-index, digits, or an .npz with X (P, D), y (P), optionally X_test, y_test.",
-    "NAME|FILE")]
+    "--data", "ising, parity, single-index, multi-index, digits, or an .npz with X (P, D), y (P), optionally X_test, "
+    "y_test.", "NAME|FILE")]
 Samples = Annotated[int | None, _option(
     "--samples", "P, training samples of a named task. [default: the task's; 100 digits]")]
 Test = Annotated[int | None, _option("--test-samples", "Test inputs of a named task. [default: 0; 40 digits]")]
@@ -89,3 +89,5 @@ Target = Annotated[str, _option(
 Inputs = Annotated[int, _option("--input-dim", "D, the number of inputs.")]
 Ridges = Annotated[str, _option("--noise", "Values of s/P, separated by commas.", "VALUE,...")]
 Order = Annotated[int | None, _option("--order", "Keep modes of the output up to this order, where few are kept.")]
+Nodes = Annotated[int | None, _option(
+    "--nodes", "Nodes of the average over the law of one neuron, for each random shift. [default: the theory's]")]

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from fieldtheory import exact, tasks
 from fieldtheory.catalogue import theories
 from fieldtheory.cli import app
+from fieldtheory.console import with_error
 from fieldtheory.network import Network, Scaling
 
 SMALL = ["--data", "ising", "--samples", "8", "--input-dim", "10", "--width", "20"]
@@ -71,6 +72,30 @@ def test_predict_takes_a_file_and_prints_a_table(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     assert "mean_output (6)" in result.stdout and "test_output (2)" in result.stdout
     assert "readout_norm" in result.stdout and "standard scaling" not in result.stdout
+
+
+def test_predict_shows_what_every_input_has_and_folds_a_long_status(tmp_path: Path) -> None:
+    data = tasks.parity("cube", 3, 3, test_samples="cube")
+    path = data.save(tmp_path / "unseen.npz")
+    given = ["predict", "mean-field-ard", "--ard", "4", "--data", path, "--activation", "relu", "--width", 8,
+             "--scaling", "standard", "--effort", "ensembles=2,particles=8,settle=4,average=4,measure=4"]
+    result = run(*given)
+    assert result.exit_code == 0, result.stderr
+    rows = [line for line in result.stdout.splitlines() if line.strip()]
+    precision = next(line for line in rows if line.strip().startswith("precision (3)"))
+    assert len(re.findall(r"± [\d.e-]+", precision)) == 3  # one of each input, not their mean
+    assert any(line.split()[-1] == "1" for line in rows if "test error of the mean" in line)
+    said = " ".join(" ".join(rows).split())
+    assert "…" not in said and "discrepancy_along_target" in said  # the names are whole
+    assert "a polynomial of degree 1, and has no overlap with a mode of order 3" in said  # and so is the status
+    assert "_mcse" not in said
+
+
+@pytest.mark.parametrize(("value", "error", "text"), [
+    (0.053449, 2e-4, "0.05345 ± 0.0002"), (2.8, 0.0, "2.80000"), (3.1e-12, 0.0, "3.1e-12"), (0.0, 0.0, "0.00000"),
+    (3e-12, 5e-12, "3e-12 ± 5e-12"), (14.051, 0.8, "14.05 ± 0.8"), (1234.5, 20.0, "1234 ± 2e+01")])
+def test_numbers_have_the_digits_that_their_errors_leave(value: float, error: float, text: str) -> None:
+    assert with_error(value, error) == text
 
 
 def test_population_prints_what_python_gives() -> None:
@@ -193,6 +218,11 @@ def not_numbers(folder: Path) -> Path:
     return folder / "nan.npz"
 
 
+def too_large(folder: Path) -> Path:
+    np.savez(folder / "large.npz", X=np.full((4, 3), 1e200), y=np.ones(4))
+    return folder / "large.npz"
+
+
 def misspelt(folder: Path) -> Path:
     np.savez(folder / "typo.npz", X=np.eye(2), y=np.ones(2), Xtest=np.eye(2))
     return folder / "typo.npz"
@@ -215,6 +245,18 @@ BAD: dict[str, tuple[list[Any], list[str]]] = {
     "noises": (["population", "nngp", "--noise", "0.1,0"], ["--noise: got '0.1,0'", "positive"]),
     "no limit": (["population", "linear", "--activation", "identity"], ["a theory of one site"]),
     "modes that are all kept": (["population", "nngp", "--order", "4"], ["--order", "keeps all modes"]),
+    "a parity of no inputs": (["population", "mean-field", "--target", "0"], ["--target: got {0: 1.0}", "one input"]),
+    "modes of a parity": (["population", "mean-field", "--order", "3"], ["--order: got 3", "that parity alone"]),
+    "no nodes": (["population", "nngp", "--nodes", "512"], ["--nodes: got 512", "no --nodes"]),
+    "nothing planted": (["predict", "mean-field", "--start", "planted"], ["--relevant: got no --relevant", "inputs"]),
+    "no particles": (["predict", "mean-field", "--effort", "particles=0"], ["--effort particles: got 0", ">= 1"]),
+    "no ARD": (["predict", "mean-field-ard", "--activation", "relu"], ["--ard: got no --ard; expected --ard ALPHA"]),
+    "ARD for a fixed prior": (["predict", "mean-field", "--ard", "4"], ["--ard: got ARD", "expected no --ard"]),
+    "phases of drawn precisions": (["phases", "mean-field-ard"], ["theory: got mean-field-ard", "fixed prior"]),
+    "resolvent": (["predict", "collapsed-mean-field", "--resolvent", "foo"], ["--resolvent: got foo", "mean"]),
+    "numbers beyond floats": (["predict", "collapsed-mean-field", "--activation", "relu", "--data", too_large,
+                               "--width", "5"], ["got a matrix that linear algebra fails on", "rescale"]),
+    "out of reach": (["predict", "nngp", *SMALL, "--out", "/proc/x.nc"], ["--out: got /proc/x.nc", "written"]),
     "width": (["predict", "nngp", "--width", "0"], ["--width", "0", "integer >= 1"]),
     "an activation no rule takes": (["predict", "linear", "--activation", "erf"], [
         "--activation: got 'erf'", "such as identity", "linear"]),

@@ -105,6 +105,27 @@ def _check_command_line(arguments: list[str], where: str) -> None:
             assert word.split("=")[0] in options, where
 
 
+def anchors(page: Path) -> set[str]:
+    """What a link into a page may name: its headings as GitHub spells them, and ids set by hand."""
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ +(.*?) *$", text, re.MULTILINE)
+    spelt = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    by_hand = re.findall(r'<a (?:id|name)="([^"]+)"|^\(([\w-]+)\)=$', text, re.MULTILINE)
+    return spelt | {name for pair in by_hand for name in pair if name}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if link.startswith(("http:", "https:", "mailto:")):
+            continue
+        path, _, anchor = link.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), link
+        assert not anchor or anchor in anchors(there), link
+
+
 def test_blocks_are_found() -> None:
     text = ("# A page\n\n```python\nx = 1\n```\n\n- item\n  ```python\n  y = x\n  ```\n\n"
             "```bash\nmake test  # all\n```\n")

@@ -337,6 +337,6 @@ def test_refusals(two):
         two.solve(6, 0.01, degree=1)
     with pytest.raises(BadInput, match="input_dim"):
         two.solve(1, 0.01)
-    with pytest.raises(BadInput, match="nodes"):
+    with pytest.raises(BadInput, match="shifts"):
         two.solve(6, 0.01, shifts=1)
     assert "effective nodes" in two.solve(8, 1e-3, nodes=64, degree=4, shifts=2).status

@@ -94,7 +94,7 @@ def inline(latex: str) -> str:
 
 
 # What mathtext sets otherwise than LaTeX does: fractions small even on display, and space around a transpose.
-MATHTEXT = {r"\frac": r"\dfrac", r"\top": r"\mathrm{T}"}
+MATHTEXT = {r"\frac": r"\dfrac", r"\top": r"\mathrm{T}", r"\biggl": "", r"\biggr": ""}  # sizes it knows not
 
 
 def for_mathtext(latex: str) -> str:
@@ -334,8 +334,16 @@ def report_html(study: Study) -> str:
 def _setting(study: Study) -> str:
     net, data, run = study.network, study.data, study.sampling
     g, s = net.effective_readout_variance(), net.effective_noise_variance()
-    network = inline(r"f(x) = \Sigma_i\, a_i\, \phi(w_i \cdot x)")
+    bias = " + b_i" if net.has_bias else ""
+    network = inline(rf"f(x) = \Sigma_i\, a_i\, \phi(w_i \cdot x{bias})")
     readout, hidden = inline(r"a_i \sim \mathcal{N}(0, g/N)"), inline(r"w_{ij} \sim \mathcal{N}(0, \sigma_w^2/D)")
+    precision = None if data.input_dim is None else net.precision_prior(data.input_dim)
+    if precision is not None:
+        law = rf"\lambda_j \sim \mathrm{{Gamma}}(\alpha_0 = {precision[0]:g},\ \beta_0 = {precision[1]:.4g})"
+        hidden = (inline(r"w_{ij} \sim \mathcal{N}(0, 1/\lambda_j)")
+                  + f", where the precision of an input is drawn too, {inline(law)},")
+    if bias:
+        hidden += " and " + inline(rf"b_i \sim \mathcal{{N}}(0, {net.bias_variance:g})")
     effective = inline(rf"g = \sigma_a^2 N^{{1-\gamma}} = {g:.4g}"), inline(rf"s = s_0 N^{{-\delta}} = {s:.4g}")
     exponents = inline(rf"\gamma = {net.scaling.readout},\ \delta = {net.scaling.noise}")
     variances = inline(rf"\sigma_a^2 = {net.readout_variance:g},\ \sigma_w^2 = {net.weight_variance:g},"
@@ -477,7 +485,7 @@ def write_report(folder: str | os.PathLike[str], study: Study) -> dict[str, Path
     chosen = representatives(study.found)
     first = study.view if study.view in chosen else next(iter(chosen))
     for view, theory in chosen.items():
-        name = "derivation.tex" if view == first else f"derivation-{view}.tex"
+        name = "derivation.tex" if view == first else f"derivation-{'-'.join(view.split())}.tex"
         theory.derivation.to_latex(folder / name)
         written[name] = folder / name
     return written

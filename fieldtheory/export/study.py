@@ -70,7 +70,7 @@ def approximations(name: str, net: Network, note: Note = lambda text: None) -> d
     if name != BASELINE[0] and BASELINE[0] in theories:
         try:
             found.append(theories[BASELINE[0]](net))
-        except RuleError as error:
+        except (RuleError, BadInput) as error:  # a prior that it is not for, or an activation that no rule takes
             note(f"{BASELINE[1]} left out: {error}")
     has_loops = "loops" in inspect.signature(theories[name]).parameters
     for view in views(name, net):

@@ -38,6 +38,7 @@ from fieldtheory.compile import Kernel, compile_kernel
 from fieldtheory.errors import BadInput, RuleError
 from fieldtheory.network import Network
 from fieldtheory.population import directions
+from fieldtheory.population.arguments import check_start
 from fieldtheory.population.base import FEW, NODES, SHIFTS, FewModesPopulation, PopulationSolution, standard_error
 from fieldtheory.population.minimum import EDGE, At, bisected, climbed, newton
 from fieldtheory.population.modes import Key
@@ -384,12 +385,14 @@ class AdaptiveKernelPopulation(FewModesPopulation):
         values, variance = population_values(self.network, noise, samples, width)
         values["D"] = float(input_dim)
         y = np.array([self.target.get(n, 0.0) for n in self.modes])
+        check_start(start, AdaptiveSolution)
         guess = np.zeros(len(y)) if start is None else np.array(list(start.discrepancy.values()))
         found: list[At] = []
         points: list[Array] = []
         beyond = []
+        batches = self.nodes(input_dim, variance, relevant_only, nodes, shifts, seed)
         rng = np.random.default_rng(seed + 1)
-        for batch in self.nodes(input_dim, variance, relevant_only, nodes, shifts, seed):
+        for batch in batches:
             guess, here = self._least(batch, values, guess)
             for _ in range(CLIMBS if self.radial and self.law.name == "gaussian" else 0):
                 margin = here.margin

@@ -42,6 +42,10 @@ def standard_error(values: Any, axis: int = 0) -> Any:
     return factor * found.std(axis=axis, ddof=1) / sqrt(count)
 
 
+def _with_error(value: float, error: float) -> str:
+    return f"{value:.6g} ± {error:.1g}" if error else f"{value:.6g}"
+
+
 @dataclass(frozen=True)
 class PopulationSolution:
     """Order parameters by mode, the error of each from the shifts of the nodes, and what certifies them.
@@ -82,6 +86,17 @@ class PopulationSolution:
         (value,) = values.values()
         return value
 
+    def __str__(self) -> str:
+        """What one reads first: order parameters and precisions with their errors, the test error, the status."""
+        shown = [f"m_{key} = {_with_error(m, self.errors[key])}" for key, m in self.order_parameters.items()]
+        shown += [f"precision {name} = {_with_error(value, self.precision_errors.get(name, 0.0))}"
+                  for name, value in self.precisions.items()]
+        shown += [f"test error = {self.test_error:.5g}", f"status: {self.status}"]
+        return f"{type(self).__name__}\n  " + "\n  ".join(shown)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # in a notebook the fields, arrays too, are too many
+        printer.text(str(self))
+
 
 class PopulationTheory(ABC):
     """A theory of a network on a target with few modes, for infinitely many samples of a law of inputs.
@@ -112,6 +127,9 @@ class PopulationTheory(ABC):
         self.activation = activation_function(self.network.activation)(U)
         read = read_target(law, self.activation, U, target, modes, order)
         self.target, self.modes, self._modes = read.coefficients, read.keys, read.modes
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(law={self.law.name!r}, target={self.target}, network={self.network})"
 
     @property
     @abstractmethod

@@ -15,6 +15,7 @@ import numpy as np
 import sympy as sp
 
 from fieldtheory.compile import Kernel
+from fieldtheory.errors import NotConverged
 from fieldtheory.population.eigenvalues import STEPS, STRIDE, Equations, Root, given, reweighted
 from fieldtheory.population.sectors import Basis, Batch
 
@@ -68,6 +69,9 @@ class Spectral:
         self.kappa, self.U = np.linalg.eigh(stack)
         self.empty = self.empty[:, ::-1]
         self.kappa[self.empty] = 0.0
+        if not self.kappa.min() + equations.values["s"] > 0:
+            raise NotConverged(f"rounding of the eigenvalues of the others' kernel, {self.kappa.max():.3g} at most, "
+                               "exceeds the noise s/P", equations.values["s"])
         self.U *= ~self.empty[:, None, :]
         flat = np.concatenate([self.kappa.ravel(), [0.0]])
         kernel = equations.kernels.levels

@@ -376,13 +376,28 @@ class Branches:
     sections: tuple[tuple[Root, ...], ...] = field(default=(), repr=False)
     landscape: Landscape | None = field(default=None, repr=False)
 
+    def __str__(self) -> str:
+        """Where solutions begin and end, and which of them are stable; the numbers are in ``dataset``."""
+        noise, stable = self.dataset.noise.values, self.dataset.stable.values
+        lines = [f"{len(stable)} branch{'es' * (len(stable) > 1)} at {len(noise)} noises, s/P = {noise.min():.4g} to "
+                 f"{noise.max():.4g}, {', '.join('stable' if s else 'unstable' for s in stable)}"]
+        lines += [f"spinodal at s/P = {one.noise:.4g} ± {one.error:.1g}, m = {one.m:.4g}" for one in self.spinodals]
+        if self.transition is not None:
+            one = self.transition
+            lines.append(f"equal free energy at s/P = {one.noise:.4g} ± {one.error:.1g}, m = "
+                         + " and ".join(f"{m:.4g}" for m in one.m))
+        return "Branches\n  " + "\n  ".join([*lines, f"status: {self.status}"])
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))
+
 
 def branches(landscape: Landscape, noises: Sequence[float], few: float,
              along: type[Follower] = Follower) -> Branches:
     """All branches between the least and the largest of some noises, and the solutions at each of them."""
     follower = along(landscape)
     points = sorted({float(x) for x in noises})
-    if len(points) < 2 or not points[0] > 0:
+    if len(points) < 2 or not all(0 < x < np.inf for x in points):
         raise BadInput("noise", noises, "at least two different positive numbers")
     grid = np.log(points)
     roots, folds = follower.curve(follower.begin(grid[-1]), grid[0])

@@ -28,7 +28,7 @@ from fieldtheory.action import Action
 from fieldtheory.compile import Kernel
 from fieldtheory.errors import BadInput, RuleError
 from fieldtheory.network import Network
-from fieldtheory.population.arguments import check_dimension, check_nodes
+from fieldtheory.population.arguments import check_dimension, check_nodes, check_start
 from fieldtheory.population.base import FEW, NODES, SHIFTS, OneSitePopulation, PopulationSolution, standard_error
 from fieldtheory.population.eigenvalues import (
     CLASS,
@@ -248,7 +248,7 @@ class CollapsedPopulation(OneSitePopulation):
     def nodes(self, D: int, variance: float, count: int, shifts: int, seed: int) -> list[ClassNodes]:
         """Nodes of each shift, drawn once."""
         check_dimension(D, max(self.order, 1), EXACT)
-        check_nodes(count, shifts)
+        check_nodes(count, shifts, seed)
         key = (D, variance, count, shifts, seed)
         if key not in self._drawn:
             rng = np.random.default_rng(seed)
@@ -295,6 +295,7 @@ class CollapsedPopulation(OneSitePopulation):
             With one loop, where chains of pairs do not sum: with the least eigenvalue.
         """
         values, variance = population_values(self.network, noise, samples, width)
+        check_start(start, CollapsedSolution)
         batches = self.nodes(input_dim, variance, nodes, shifts, seed)
         k = self.order
         labels = [(i, j) for i in range(k + 1) for j in range(input_dim - k + 1)]

@@ -68,7 +68,7 @@ class CollapsedARDPopulation(CollapsedPopulation):
         """The joint equations on nodes, and the noise."""
         D, k = input_dim, self.order
         check_dimension(D, max(k, 1), EXACT)
-        check_nodes(nodes, shifts)
+        check_nodes(nodes, shifts, seed)
         variance = self.network.hidden_prior_variance(D)
         values, _ = population_values(self.network.replace(weight_variance=variance * D), noise, samples, width)
         ridge = values.pop("s")

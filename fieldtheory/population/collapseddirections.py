@@ -20,7 +20,7 @@ from fieldtheory.action import Action
 from fieldtheory.compile import Kernel
 from fieldtheory.errors import BadInput, RuleError
 from fieldtheory.network import Network
-from fieldtheory.population.arguments import check_dimension, check_nodes
+from fieldtheory.population.arguments import check_degree, check_dimension, check_nodes, check_start
 from fieldtheory.population.base import OneSitePopulation, PopulationSolution, standard_error
 from fieldtheory.population.blocks import BlockEquations, BlockKernels
 from fieldtheory.population.eigenvalues import compiled
@@ -176,7 +176,7 @@ class CollapsedDirections(OneSitePopulation):
         """Sectors up to a degree, and nodes of each shift, drawn once."""
         least = len(self._modes[0].orders) + 1
         check_dimension(D, least)
-        check_nodes(count, shifts)
+        check_nodes(count, shifts, seed)
         key = (D, variance, count, shifts, seed)
         if key not in self._drawn:
             rng = np.random.default_rng(seed)
@@ -218,9 +218,9 @@ class CollapsedDirections(OneSitePopulation):
         values, variance = population_values(self.network, noise, samples, width)
         nodes = ON_LATTICE.get(len(self._modes[0].orders), 16384) if nodes is None else nodes
         order, count = max(mode.order for mode in self._modes), len(self._modes[0].orders)
-        if degree is not None and (isinstance(degree, bool) or not isinstance(degree, int)
-                                   or not order <= degree <= HIGHEST):
-            raise BadInput("degree", degree, f"an integer from the order of the target ({order}) to {HIGHEST}")
+        check_start(start, DirectionsSolution)
+        if degree is not None:
+            check_degree(degree, order, HIGHEST)
         affordable = [n for n in range(order, HIGHEST + 1) if n == order or comb(n + count + 1, count + 1) < MANY]
         highest = min(max(DEGREE, order + 2), affordable[-1]) if degree is None else degree
         while True:

@@ -19,11 +19,12 @@ from fieldtheory.action import Action
 from fieldtheory.compile import Kernel
 from fieldtheory.errors import BadInput
 from fieldtheory.network import Network
-from fieldtheory.population.arguments import ridges
+from fieldtheory.population.arguments import check_degree, ridges
 from fieldtheory.population.blocks import BlockEquations
 from fieldtheory.population.branches import Branches, Root
 from fieldtheory.population.collapseddirections import (
     DEGREE,
+    HIGHEST,
     KEPT,
     OUTSIDE,
     CollapsedDirections,
@@ -79,8 +80,7 @@ class CollapsedARDDirections(CollapsedDirections):
                    nodes: int | None, shifts: int, seed: int) -> tuple[SettledEquations, float]:
         """The equations of the precisions, with what matters at a noise (the least of several), and the noise."""
         d = len(self._modes[0].orders)
-        if isinstance(degree, bool) or not isinstance(degree, int) or max(mode.order for mode in self._modes) > degree:
-            raise BadInput("degree", degree, "an integer that is at least the order of the target")
+        check_degree(degree, max(mode.order for mode in self._modes), HIGHEST)
         variance = self.network.hidden_prior_variance(input_dim)
         values, _ = population_values(self.network.replace(weight_variance=variance * input_dim), noise, samples, width)
         ridge = values["s"]

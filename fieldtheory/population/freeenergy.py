@@ -237,7 +237,7 @@ class Landscape:
     def __init__(self, energy: FreeEnergy, input_dim: int, values: Mapping[str, float], prior: float,
                  relevant_only: bool | None, count: int, shifts: int, seed: int) -> None:
         D = energy.features.dimension(input_dim)
-        check_nodes(count, shifts)
+        check_nodes(count, shifts, seed)
         self.energy, self.values, self.prior = energy, {**values, "D": float(D)}, prior
         self.moving = () if energy.hyperprior is None else energy.features.present(D)
         target = energy.theory.target

@@ -54,10 +54,15 @@ def population_limit(action: Action, network: Network, law: str = "hypercube",
     options: dict[str, Any] = {}
     if issubclass(found, FixedKernelPopulation):
         options["loops"] = loops
-    if issubclass(found, FewModesPopulation):
+    elif law == "hypercube" and 0 in (target if isinstance(target, Mapping) else [target]):
+        raise BadInput("target", target, "a parity of at least one input: without one no direction is singled out")
+    if issubclass(found, FewModesPopulation) and law == "gaussian":
         options |= {"modes": modes, "order": order}
     elif modes or order is not None:
-        raise BadInput("modes" if modes else "order", modes or order, "none: this theory keeps all modes")
+        why = "this theory keeps all modes"
+        if issubclass(found, FewModesPopulation):
+            why = "by symmetry the output is that parity alone"
+        raise BadInput("modes" if modes else "order", modes or order, f"none: {why}")
     return found(action, network, law, target, **options)
 
 

@@ -85,7 +85,11 @@ def newton(at: Callable[[Array], At], t: Array, limit: int = 200) -> Array:
     if not np.isfinite(here.value):
         t, here = np.zeros_like(t), at(np.zeros_like(t))
     for _ in range(limit):
-        step = -np.linalg.solve(here.curvature, here.slope)
+        try:
+            step = -np.linalg.solve(here.curvature, here.slope)
+        except np.linalg.LinAlgError:
+            raise NotConverged("the curvature of the potential has no inverse in floating-point numbers",
+                               float(np.abs(here.slope).max())) from None
         decrease, length = float(here.slope @ step), 1.0
         slack = 1e-13 * max(abs(here.value), 1.0)
         if np.linalg.norm(step) < 1e-13 * np.linalg.norm(t):

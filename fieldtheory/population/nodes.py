@@ -68,7 +68,7 @@ class Features:
         orders = self.modes[0].orders
         least = max(orders[0], 1) if self.cube else len(orders) + 1
         check_dimension(D, least)
-        check_nodes(count, shifts)
+        check_nodes(count, shifts, seed)
         only = D > EXACT if relevant_only is None else bool(relevant_only)
         key = (D, variance, only, count, shifts, seed)
         if key not in self._drawn:

@@ -195,3 +195,25 @@ def test_roots_are_drawn_by_branch_with_their_stability() -> None:
 def test_figures_refuse_what_they_cannot_draw() -> None:
     with pytest.raises(BadInput, match="predictions"):
         plots.prediction_against_sample({})
+
+
+def test_an_average_over_several_lines_is_set(found: study.Study) -> None:
+    shown = report.formula_html([r"m & = \biggl\langle \frac{x}{y}", r"& + z \biggr\rangle, \biggl(a \biggr)"])
+    assert "<code>" not in shown and shown.count("<svg") == 3
+
+
+def test_a_prior_that_is_drawn_is_not_said_to_be_fixed(found: study.Study) -> None:
+    """The baseline is for a fixed prior: with precisions that are drawn it is left out, and the page says so."""
+    from dataclasses import replace
+
+    from fieldtheory.network import ARD, Network
+
+    net = Network("relu", 8, 1.0, 1.0, 0.25, prior=ARD(4.0), bias_variance=0.5)
+    said: list[str] = []
+    plain = net.replace(bias_variance=0.0)
+    assert list(study.approximations("mean-field-ard", plain, note=said.append)) == ["mean-field-ard"]
+    assert len(said) == 1 and said[0].startswith("NNGP left out: prior")
+    written = report._setting(replace(found, network=net))
+    fixed = report._setting(replace(found, network=net.replace(prior="gaussian", bias_variance=0.0)))
+    assert "drawn too" in written and "drawn too" not in fixed
+    assert report.inline(r"w_{ij} \sim \mathcal{N}(0, \sigma_w^2/D)") in fixed

@@ -77,6 +77,8 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "a key of the prior": ({"network": {**NET, "prior": {"alpha": 1.0}}}, ["network.prior", "'alpha'", "alpha0"]),
     "an activation on an axis": ({"axes": {"activation": ["relu", "rleu"]}}, ["axes.activation", "mean 'relu'"]),
     "an axis": ({"axes": {"smaples": [5, 8]}}, ["axes", "'smaples'", "did you mean 'samples'"]),
+    "an axis misspelt for what lacks": ({"network": {"width": 5}, "axes": {"noise_varience": [0.1, 0.2]}}, [
+        "axes", "'noise_varience'", "did you mean 'noise_variance'"]),
     "an axis of one number": ({"axes": {"samples": 5}}, ["axes.samples", "5", "a list of values"]),
     "an empty axis": ({"axes": {"samples": []}}, ["axes.samples", "list of values"]),
     "a value twice": ({"axes": {"samples": [5, 5]}}, ["axes.samples", "5 twice"]),

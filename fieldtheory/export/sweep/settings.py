@@ -166,9 +166,6 @@ class Sweep:
                     raise BadInput(f"axes.{name}", f"also in [{place}]", f"{name} in one of the two")
         if "name" in axes:
             raise BadInput("axes.name", list(axes["name"]), "one task; put it in [task]")
-        for name in REQUIRED:
-            if name not in network and name not in axes:
-                raise BadInput(f"network.{name}", "nothing", "a number there, or values in [axes]")
         approximations, every = _approximations(given.get("theories", []))
         sampling = None if "sampling" not in given else _sampling(_section(given, "sampling"))
         if not approximations and sampling is None:
@@ -187,7 +184,10 @@ class Sweep:
     def _checked(self, outputs: Any) -> Sweep:
         """With its outputs, after a look at every value of every axis beside the first values of the others."""
         first = self.points()[0]
-        data = self.data_at(first)
+        data = self.data_at(first)  # before a name that lacks, the axis that is perhaps misspelt for it
+        for name in REQUIRED:
+            if name not in self.network and name not in self.axes:
+                raise BadInput(f"network.{name}", "nothing", "a number there, or values in [axes]")
         for name, values in self.axes.items():
             for value in values[1:] if name != "seed" else ():
                 self.data_at(first | {name: value})
