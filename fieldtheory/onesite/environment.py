@@ -334,7 +334,8 @@ class Environment:
         else:
             twin.update(self.dynamics.bind(values | environment))
         other = self._outputs(values, environment, twin)
-        return max((float(np.linalg.norm(value - other[name])) / max(float(np.linalg.norm(value)), 1e-300)
+        rounding = max(1e-8 * float(np.linalg.norm(values["y"])), 1e-300)  # of outputs that vanish
+        return max((float(np.linalg.norm(value - other[name])) / max(float(np.linalg.norm(value)), rounding)
                     for name, value in outputs.items() if np.ndim(value)), default=0.0)
 
     def on_grid(self, values: Values, tolerance: float = 1e-11, limit: int = 2000,
