@@ -81,9 +81,7 @@ def laguerre(count: int, power: float) -> tuple[Array, Array]:
 
 def averaged(energy_and_value: Callable[[Array], tuple[Array, Array]], tilts: Callable[[Array], Array], along: Array,
              rng: np.random.Generator, directions: int = DIRECTIONS) -> tuple[float, float, float]:
-    """The average of a number over the law of one site, the effective number of directions that it is made of, and the
-
-    largest tilt among them.
+    """The average of a number over the law of one site, its effective number of directions, and their largest tilt.
 
     Parameters
     ----------
