@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from fieldtheory import comparisons, console
+from fieldtheory import comparisons, console, terminal
 from fieldtheory import options as option
 from fieldtheory.console import DISAGREES
 from fieldtheory.errors import BadInput
@@ -36,9 +36,9 @@ def list_theories(as_json: option.Json = False) -> None:
 
     found = theories.describe()
     if as_json:
-        console.print_json(found)
+        terminal.print_json(found)
     else:
-        console.show([["theory", "what it is"], *([name, line] for name, line in found.items())], words=(0, 1))
+        terminal.show([["theory", "what it is"], *([name, line] for name, line in found.items())], words=(0, 1))
 
 
 @app.command(short_help="Derive a theory and print it as LaTeX.")
@@ -75,7 +75,7 @@ def derive(
             printed["verification"] = {"ok": report.ok, "seconds": report.seconds, "rows": [
                 {"step": row.step, "rule": row.rule, "quantity": row.quantity, "error": row.error,
                  "tolerance": row.tolerance, "ok": row.ok, "message": row.message} for row in report.rows]}
-        console.print_json(printed)
+        terminal.print_json(printed)
     else:
         if out is None and report is None:
             from fieldtheory.export.latex import derivation_document
@@ -116,7 +116,7 @@ def phases(
         print(f"wrote {out}", file=sys.stderr)
     regions = counting.regions()
     if as_json:
-        console.print_json({"theory": theory, "exponents": [s.name for s in counting.parameters],
+        terminal.print_json({"theory": theory, "exponents": [s.name for s in counting.parameters],
                             "regions": {verdict: [list(map(console.relation_text, polyhedron)) for polyhedron in found]
                                         for verdict, found in regions.items()},
                             "assumptions": list(counting.assumptions)})
@@ -163,14 +163,14 @@ def predict(
         console.write_netcdf(out, prediction)
         print(f"wrote {out}", file=sys.stderr)
     if as_json:
-        console.print_json(console.as_mapping(prediction))
+        terminal.print_json(terminal.as_mapping(prediction))
     elif out is None:
-        scalars, vectors = console.quantities(prediction, dataset.y_test)
+        scalars, vectors = terminal.quantities(prediction, dataset.y_test)
         facts = [[key, f"{value:.3g}" if isinstance(value, float) else str(value)]
                  for key in ("theory", "view", "loops", "status", "residual", "remainder")
                  if (value := prediction.attrs.get(key)) not in (None, "")]
         title = f"{theory} on {dataset.name}, N = {net.width}, P = {dataset.samples}, {net.scaling.name} scaling"
-        console.show([["quantity", "value"], *scalars, *vectors, *facts], title, words=(0, 1))
+        terminal.show([["quantity", "value"], *scalars, *vectors, *facts], title, words=(0, 1))
 
 
 @app.command(short_help="Solve a theory for infinitely many samples.")
@@ -197,14 +197,14 @@ def population(
     if nodes is not None and "nodes" not in inspect.signature(limit.solve).parameters:
         raise BadInput("nodes", nodes, f"no --nodes: the theory {theory} has none")
     given = {} if nodes is None else {"nodes": nodes}
-    with console.progress() as report:
+    with terminal.progress() as report:
         solutions = []
         for done, ridge in enumerate(ridges):
             report("solving", done, len(ridges))
             solutions.append(limit.solve(input_dim, ridge, **given))
     if as_json:
-        console.print_json({"theory": theory, "law": law, "input_dim": input_dim, "solutions": [
-            {"noise": ridge, **{field.name: console.by_text(getattr(solution, field.name))
+        terminal.print_json({"theory": theory, "law": law, "input_dim": input_dim, "solutions": [
+            {"noise": ridge, **{field.name: terminal.by_text(getattr(solution, field.name))
                                 for field in dataclasses.fields(solution)}}
             for ridge, solution in zip(ridges, solutions, strict=True)]})
         return
@@ -212,12 +212,12 @@ def population(
     precise = [f"lambda {name}" for name in solutions[0].precisions]
     rows = [["s/P", *names, *precise, "test error", "status"]]
     for ridge, solution in zip(ridges, solutions, strict=True):
-        shown = [console.with_error(value, errors[key])
+        shown = [terminal.with_error(value, errors[key])
                  for values, errors in ((solution.order_parameters, solution.errors),
                                         (solution.precisions, solution.precision_errors))
                  for key, value in values.items()]
-        rows.append([f"{ridge:g}", *shown, console.with_error(solution.test_error, 0.0), solution.status])
-    console.show(rows, f"{theory}, {law} inputs, D = {input_dim}, N = {net.width}, {net.scaling.name} scaling",
+        rows.append([f"{ridge:g}", *shown, terminal.with_error(solution.test_error, 0.0), solution.status])
+    terminal.show(rows, f"{theory}, {law} inputs, D = {input_dim}, N = {net.width}, {net.scaling.name} scaling",
                  words=(len(rows[0]) - 1,))
 
 
@@ -261,9 +261,9 @@ def sample(
     dataset = console.dataset(data, samples, test_samples, input_dim, classes, data_seed)
     drawn = run_chains(net, dataset, method=method, chains=chains, draws=draws, warmup=warmup, thin=thin, step=step,
                        seed=seed, threads=threads, dtype=dtype, gibbs=tuple(gibbs.split(",")) if gibbs else (),
-                       tempering=tempering, batch_size=batch_size, progress=console.bars("sampling"),
+                       tempering=tempering, batch_size=batch_size, progress=terminal.bars("sampling"),
                        **(stored if streams else {}))
-    with console.progress() as report:
+    with terminal.progress() as report:
         report("effective samples and standard errors")
         summary = summarise(drawn)
     if out is not None:
@@ -275,7 +275,7 @@ def sample(
     else:
         print(diagnose(drawn).verdict, file=sys.stderr)
     if as_json:
-        console.print_json({"attributes": dict(summary.attrs), **{
+        terminal.print_json({"attributes": dict(summary.attrs), **{
             str(name): {str(key): summary[name].sel(statistic=key).values for key in summary.statistic.values}
             for name in summary.data_vars}})
         return
@@ -286,7 +286,7 @@ def sample(
         rows.append([str(name), str(mean.size), shown, f"{float(mcse.max()):.2g}", f"{float(ess.min()):.0f}",
                      f"{float(rhat.max()):.4f}"])
     title = f"{method} on {dataset.name}, N = {net.width}, P = {dataset.samples}, {net.scaling.name} scaling"
-    console.show(rows, title)
+    terminal.show(rows, title)
 
 
 app.command(short_help="Compare a theory with chains, and write a report.")(comparisons.validate)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fieldtheory import console
+from fieldtheory import console, terminal
 from fieldtheory import options as option
 from fieldtheory.console import DISAGREES
 from fieldtheory.errors import BadInput
@@ -50,7 +50,7 @@ def validate(
     net = console.network(width, activation, scaling, readout_variance, weight_variance, noise_variance,
                           bias_variance=bias_variance, ard=ard)
     dataset = console.dataset(data, samples, test_samples, input_dim, classes, data_seed)
-    with console.progress() as report:
+    with terminal.progress() as report:
         study, judged = make_study(theory, net, dataset, view, loops, level, out is not None, report, dict(
             method=method, chains=chains, draws=draws, warmup=warmup, thin=thin, step=step, seed=seed))
         written: Mapping[str, Path] = {}
@@ -63,7 +63,7 @@ def validate(
 
     status = next(result.status for result in study if result.label == judged)
     if as_json:
-        console.print_json({
+        terminal.print_json({
             "theory": theory, "judged": judged, "status": status, "level": level, "width": net.width,
             "samples": dataset.samples, "scaling": net.scaling.name, "sampling": study.sampling,
             "results": [_result_as_mapping(result) for result in study],
@@ -74,7 +74,7 @@ def validate(
         title = (f"{theory} on {dataset.name}: N = {net.width}, D = {dataset.input_dim}, P = {dataset.samples}, "
                  f"{net.scaling.name} scaling; at least {study.sampling['smallest_ess']:.0f} effective samples per "
                  "observable")
-        console.show(words.comparison_rows(study), title, rule_after=len(study.results) - 1)
+        terminal.show(words.comparison_rows(study), title, rule_after=len(study.results) - 1)
         for line in words.findings(study):
             print(line)
         for line in words.expectations(study):
@@ -182,13 +182,13 @@ def _sweep_of_file(path: Path, out: Path | None, jobs: int, retry: bool, as_json
     asked = Sweep.load(path)
     folder = path.with_suffix("") if out is None else out
     console.check_folder(folder)
-    with console.progress() as report:
+    with terminal.progress() as report:
         report("deriving")
 
         def follow(state: Any) -> None:
             last = state.last and f"{state.last['approximation']}: {state.last['state']}"
             report("sweeping", state.done, state.total,
-                   note=", ".join(filter(None, [console.duration(state.seconds_left), last])))
+                   note=", ".join(filter(None, [terminal.duration(state.seconds_left), last])))
 
         table = run_sweep(asked, folder, jobs=jobs, retry=retry, progress=follow,
                           note=lambda text: print(text, file=sys.stderr))
@@ -205,11 +205,11 @@ def _sweep_of_file(path: Path, out: Path | None, jobs: int, retry: bool, as_json
         print(f"wrote {one}", file=sys.stderr)
     if as_json:
         flat = table.drop_dims("input", errors="ignore").to_dataframe().reset_index()
-        console.print_json({"attributes": dict(table.attrs), "results": [
+        terminal.print_json({"attributes": dict(table.attrs), "results": [
             {name: value for name, value in row.items() if value == value} for row in flat.to_dict(orient="records")]})
     else:
         lines = rows(table, asked.figures["quantities"])
-        console.show(lines, f"{table.attrs['title']} (± over seeds; ?: with a reservation)")
+        terminal.show(lines, f"{table.attrs['title']} (± over seeds; ?: with a reservation)")
 
 
 def _sweep_of_widths(
@@ -229,7 +229,7 @@ def _sweep_of_widths(
     if min(numbers) < 2:
         raise BadInput("widths", widths, "integers >= 2")
     net = console.network(min(numbers), "identity", "standard", readout_variance, weight_variance, noise_variance)
-    with console.progress() as report:
+    with terminal.progress() as report:
         report("deriving")
         found = study.approximations(theory, net)
         table = study.errors_against_width(found, widths=numbers, seeds=range(seeds),
@@ -243,7 +243,7 @@ def _sweep_of_widths(
             console.write_netcdf(out, table)
         print(f"wrote {out}", file=sys.stderr)
     if as_json:
-        console.print_json(table["error"].to_dataframe().reset_index().to_dict(orient="records"))
+        terminal.print_json(table["error"].to_dataframe().reset_index().to_dict(orient="records"))
     else:
         title = "relative L2 error of <f> against the exact oracle; exponent of 1/N at the last two N"
-        console.show(error_rows(table), title, words=(0, 1))
+        terminal.show(error_rows(table), title, words=(0, 1))

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from fieldtheory import exact, tasks
 from fieldtheory.catalogue import theories
 from fieldtheory.cli import app
-from fieldtheory.console import with_error
 from fieldtheory.network import Network, Scaling
+from fieldtheory.terminal import with_error
 
 SMALL = ["--data", "ising", "--samples", "8", "--input-dim", "10", "--width", "20"]
 CHAINS = ["--chains", "4", "--draws", "700", "--warmup", "300"]
