@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from math import exp, log, sqrt
+from math import exp, sqrt
 from typing import Any
 
 import numpy as np
@@ -196,9 +196,8 @@ class Follower:
 
     def begin(self, noise: float) -> Root:
         """The lazy solution at a noise much larger than some noise."""
-        prior = np.r_[np.zeros(self.orders), np.full(self.size - self.orders, log(self.landscape.prior))]
         for further in (3.0, 6.0, 12.0):
-            root = self.newton(prior, noise + further)
+            root = self.newton(self.landscape.lazy, noise + further)
             if root is not None:
                 return root
         raise NotConverged("the lazy solution at large noise was not found", float("nan"))

@@ -44,13 +44,6 @@ class FixedPoints(Follower):
         return np.r_[np.full(self.outputs, WEIGHT**2), np.full(spectrum, 1 / max(spectrum, 1)),
                      np.ones(self.size + 1 - self.orders)]
 
-    def begin(self, noise: float) -> Root:
-        for further in (3.0, 6.0, 12.0):
-            root = self.newton(self.landscape.lazy, noise + further)
-            if root is not None:
-                return root
-        raise NotConverged("the lazy solution at large noise was not found", float("nan"))
-
     def newton(self, x: Array, noise: float, *, tolerance: float = 1e-9, steps: int = 30) -> Root | None:
         try:
             return super().newton(x, noise, tolerance=tolerance, steps=steps)

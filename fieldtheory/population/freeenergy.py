@@ -265,6 +265,11 @@ class Landscape:
         """Which order parameter is that of the target's largest mode."""
         return int(np.argmax(np.abs(self.target)))
 
+    @property
+    def lazy(self) -> Array:
+        """x where nothing is learned: the prior."""
+        return np.r_[np.zeros(self.orders), np.full(len(self.moving), np.log(self.prior))]
+
     def next_outputs(self, x: Array, noise: float) -> Array:
         """The output in the next modes that are not kept, ⟨f J⟩ at the law of one site."""
         theory, scalars = self.energy.theory, self._scalars(x, noise)
